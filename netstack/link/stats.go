@@ -1,0 +1,66 @@
+package link
+
+// DropReason says why a frame from the device, or a packet to it, was dropped.
+type DropReason uint8
+
+// The reasons of a drop. The first group is the frame's own fault, the second the
+// guard's decision, the third the device's.
+const (
+	DropTruncated  DropReason = iota // shorter than a header it claims
+	DropBadHdr                       // virtio_net_hdr contradicts the packet
+	DropBadVersion                   // neither IPv4 nor IPv6
+	DropBadIP                        // IP header length, total length or checksum wrong
+	DropChecksum                     // transport checksum wrong
+	DropGSO                          // superframe of a type not enabled
+
+	DropSource      // source no unicast address or not in Options.Sources
+	DropDestination // destination loopback, unspecified, broadcast or reserved
+	DropMulticast   // multicast: no service of ours (MLD, mDNS, SSDP ...)
+	DropLand        // source and destination are the same address and port
+
+	DropTxFull  // the device took no more (EAGAIN, ENOBUFS)
+	DropTxError // any other errno of a write
+	DropTxBuild // an outbound packet the link could not encode
+	NumDropReasons
+)
+
+var dropNames = [NumDropReasons]string{
+	DropTruncated: "truncated", DropBadHdr: "bad_vnet_hdr", DropBadVersion: "bad_version",
+	DropBadIP: "bad_ip_header", DropChecksum: "bad_checksum", DropGSO: "gso_type",
+	DropSource: "martian_source", DropDestination: "martian_destination",
+	DropMulticast: "multicast", DropLand: "land",
+	DropTxFull: "tx_full", DropTxError: "tx_error", DropTxBuild: "tx_build",
+}
+
+// String returns the metric label.
+func (r DropReason) String() string {
+	if r < NumDropReasons {
+		return dropNames[r]
+	}
+	return "unknown"
+}
+
+// Inbound reports whether r concerns frames from the device.
+func (r DropReason) Inbound() bool { return r < DropTxFull }
+
+// Counters are one direction of one queue.
+type Counters struct {
+	Frames          uint64
+	Bytes           uint64 // IP packets, without virtio_net_hdr
+	Superframes     uint64 // frames with a GSO type
+	SuperframeBytes uint64
+	PartialChecksum uint64 // frames whose checksum the other side completes
+	SoftwareGSO     uint64 // superframes segmented here because the device can't
+	Verified        uint64 // frames whose checksum was computed here
+}
+
+// QueueStats are the counters of one queue.
+type QueueStats struct {
+	Rx, Tx Counters
+}
+
+// Stats is a snapshot of an Endpoint's counters.
+type Stats struct {
+	Queues []QueueStats
+	Drops  [NumDropReasons]uint64
+}

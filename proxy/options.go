@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Options configures the handlers of this package.
+type Options struct {
+	// Handler is "direct" (host sockets to the flow's destination), "fixed"
+	// (host sockets to Target) or "echo" (the program answers). "" is direct.
+	Handler string
+	// Target is where handler fixed sends every flow.
+	Target netip.AddrPort
+
+	// Mark is SO_MARK of upstream sockets, 0 none (needs CAP_NET_ADMIN).
+	Mark uint32
+	// Interface is SO_BINDTODEVICE of upstream sockets, "" none.
+	Interface string
+
+	// ConnectTimeout bounds one upstream connect; 0 is 10 s.
+	ConnectTimeout time.Duration
+	// IdleTimeout ends a TCP connection that moved no byte for so long; 0 is
+	// 2 h (RFC 5382, REQ-5), negative is never.
+	IdleTimeout time.Duration
+	// DrainTimeout ends a half-closed connection whose open direction moved no
+	// byte for so long; 0 is 5 minutes (RFC 5382's transitory timeout is 4).
+	DrainTimeout time.Duration
+
+	// Allow opens destination classes that are denied by default.
+	Allow []Class
+
+	// Forward maps a destination to another before the policy is asked, for
+	// services the gateway itself offers to clients, such as DNS.
+	Forward map[netip.AddrPort]netip.AddrPort
+
+	UDP UDPOptions
+}
+
+// UDPOptions bound UDP sessions.
+type UDPOptions struct {
+	// MaxSessions bounds sessions (one upstream socket each); at the bound the
+	// longest idle one makes room. 0 is 4096.
+	MaxSessions int
+	// IdleTimeout ends a session without a datagram either way; 0 is 60 s.
+	// RFC 4787 REQ-5 asks for 2 minutes by default and allows less per port.
+	IdleTimeout time.Duration
+	// DNSTimeout is IdleTimeout for destination port 53; 0 is 10 s.
+	DNSTimeout time.Duration
+}
+
+// Class is a set of destination addresses that is denied unless allowed.
+type Class string
+
+// The destination classes.
+const (
+	ClassLoopback  Class = "loopback"   // 127.0.0.0/8, ::1, 0.0.0.0/8, ::
+	ClassSelf      Class = "self"       // addresses of the gateway's own host
+	ClassLinkLocal Class = "link-local" // 169.254.0.0/16, fe80::/10, cloud metadata
+	ClassMulticast Class = "multicast"  // 224.0.0.0/4, ff00::/8, broadcast
+	ClassEmbedded  Class = "embedded"   // IPv6 forms that carry an IPv4 address
+)
+
+// Classes lists every class.
+func Classes() []Class {
+	return []Class{ClassLoopback, ClassSelf, ClassLinkLocal, ClassMulticast, ClassEmbedded}
+}
+
+// UnmarshalText accepts the names of Classes.
+func (c *Class) UnmarshalText(b []byte) error {
+	for _, k := range Classes() {
+		if string(b) == string(k) {
+			*c = k
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not one of loopback, self, link-local, multicast, embedded", b)
+}
+
+// withDefaults returns o with every zero value replaced.
+func (o Options) withDefaults() Options {
+	def(&o.Handler, "direct")
+	def(&o.ConnectTimeout, 10*time.Second)
+	def(&o.IdleTimeout, 2*time.Hour)
+	def(&o.DrainTimeout, 5*time.Minute)
+	def(&o.UDP.MaxSessions, 4096)
+	def(&o.UDP.IdleTimeout, time.Minute)
+	def(&o.UDP.DNSTimeout, 10*time.Second)
+	return o
+}
+
+func def[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// Validate reports every fault in o, joined; each begins with the field's path.
+func (o *Options) Validate() error {
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	}
+	switch o.Handler {
+	case "", "direct", "echo":
+		if o.Target.IsValid() {
+			bad("target", "only handler fixed takes a target")
+		}
+	case "fixed":
+		if !o.Target.IsValid() {
+			bad("target", "handler fixed needs one, such as 192.0.2.1:80")
+		}
+	default:
+		bad("handler", "%q is not one of direct, fixed, echo", o.Handler)
+	}
+	if len(o.Interface) > 15 {
+		bad("interface", "%q is longer than the kernel's 15 bytes", o.Interface)
+	}
+	if o.ConnectTimeout < 0 {
+		bad("connect_timeout", "%v is negative", o.ConnectTimeout)
+	}
+	if o.DrainTimeout < 0 {
+		bad("drain_timeout", "%v is negative", o.DrainTimeout)
+	}
+	if o.UDP.MaxSessions < 0 {
+		bad("udp.max_sessions", "%d is negative", o.UDP.MaxSessions)
+	}
+	if o.UDP.IdleTimeout < 0 {
+		bad("udp.idle_timeout", "%v is negative", o.UDP.IdleTimeout)
+	}
+	if o.UDP.DNSTimeout < 0 {
+		bad("udp.dns_timeout", "%v is negative", o.UDP.DNSTimeout)
+	}
+	return errors.Join(errs...)
+}
