@@ -1,0 +1,125 @@
+# make test is all there is to know: it installs what it needs and runs every
+# check. The other targets are its parts. `make` alone lists them.
+
+PREFIX    ?= /usr/local
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+IMAGE     ?= tungate:$(VERSION)
+FUZZTIME  ?= 10m
+BENCHTIME ?= 1x
+
+# What go test runs a test binary with, and how its results are shown and kept.
+AS_ROOT   := $(CURDIR)/scripts/as-root
+GOTESTSUM := bin/gotestsum --format pkgname-and-test-fails --hide-summary all $(if $(JSON),--jsonfile $(JSON)) --
+TESTFLAGS ?=
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the static binary, bin/gateway
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gateway ./cmd/gateway
+
+.PHONY: install
+install: build ## bin/gateway and the systemd unit, under PREFIX (/usr/local)
+	install -D -m 0755 bin/gateway $(DESTDIR)$(PREFIX)/bin/gateway
+	install -D -m 0644 deploy/tungate.service $(DESTDIR)$(PREFIX)/lib/systemd/system/tungate.service
+
+.PHONY: docker
+docker: ## the container image, tungate:VERSION
+	docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+.PHONY: test
+test: packages tools ## install what is missing, then every check below, then e2e
+	@scripts/test.sh
+
+.PHONY: packages
+packages: ## install the Debian packages that tests need
+	@scripts/packages.sh
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## format the code (gofumpt, gci)
+	bin/golangci-lint fmt
+
+.PHONY: fmt-check
+fmt-check: bin/golangci-lint ## fail where make fmt would change a file
+	bin/golangci-lint fmt --diff
+
+.PHONY: tidy-check
+tidy-check: ## fail where go mod tidy would change go.mod or go.sum
+	go mod tidy -diff
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: lint
+lint: bin/golangci-lint ## golangci-lint, by the rules in .golangci.yml
+	bin/golangci-lint run $(LINTFLAGS) ./...
+
+.PHONY: unit
+unit: bin/gotestsum ## unit tests and fuzz seeds
+	$(GOTESTSUM) -exec $(AS_ROOT) -shuffle=on $(TESTFLAGS) $$(scripts/packages-of unit)
+
+.PHONY: race
+race: bin/gotestsum ## unit tests and fuzz seeds under the race detector
+	CGO_ENABLED=1 $(GOTESTSUM) -exec $(AS_ROOT) -race -shuffle=on $(TESTFLAGS) $$(scripts/packages-of unit)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10m)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz-short
+fuzz-short: ## every fuzz target for 5 s
+	@scripts/fuzz.sh 5s
+
+.PHONY: bench-once
+bench-once: bin/gotestsum ## every Go benchmark for BENCHTIME (one iteration)
+	@mkdir -p bin
+	pkgs=$$(scripts/packages-of bench); test -z "$$pkgs" || \
+	$(GOTESTSUM) -exec $(AS_ROOT) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $$pkgs
+
+.PHONY: bench
+bench: build ## the README's figures, with plain veth measured next to them
+	bench/run.sh
+
+.PHONY: cross
+cross: ## build and vet for arm64 and 386, without cgo
+	for arch in arm64 386; do \
+	  GOARCH=$$arch CGO_ENABLED=0 go build ./... && \
+	  GOARCH=$$arch CGO_ENABLED=0 go vet ./... || exit 1; done
+
+.PHONY: e2e
+e2e: bin/gotestsum ## real clients in network namespaces, as root
+	$(GOTESTSUM) -exec $(AS_ROOT) -count 1 -timeout 20m $(TESTFLAGS) ./e2e/...
+
+.PHONY: deploy-check
+deploy-check: ## the systemd unit under deploy/
+	scripts/deploy-check.sh
+
+.PHONY: docker-test
+docker-test: ## build the image offline by a daemon of its own and run it, as root
+	$(AS_ROOT) scripts/docker-test.sh
+
+.PHONY: cover
+cover: ## coverage of the unit tests, bin/cover.html
+	@mkdir -p bin
+	go test -exec $(AS_ROOT) -coverprofile bin/cover.out -coverpkg ./... $$(scripts/packages-of unit)
+	go tool cover -html bin/cover.out -o bin/cover.html
+	go tool cover -func bin/cover.out | tail -n 1
+
+.PHONY: clean
+clean: ## remove bin/, where all that is built goes
+	rm -rf bin
+
+# The tools are pinned in tools/go.mod and built once: golangci-lint takes
+# minutes on a cold cache.
+.PHONY: tools
+tools: bin/golangci-lint bin/gotestsum
+bin/golangci-lint: tools/go.mod
+	go build -C tools -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+bin/gotestsum: tools/go.mod
+	go build -C tools -o ../bin/ gotest.tools/gotestsum
+	@touch $@

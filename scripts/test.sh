@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Every check of the repository in order, for `make test`. A step that fails does
+# not end the run, so that one run tells all; code that does not compile does.
+# The last lines are gotestsum's, over all tests of all steps.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
+
+steps=(
+  'vet'
+  'fmt-check'
+  'tidy-check'
+  'lint'
+  'race JSON=bin/test/unit.json'
+  'fuzz-short'
+  'bench-once JSON=bin/test/bench.json'
+  'cross'
+  'build'
+  'e2e JSON=bin/test/e2e.json'
+  'deploy-check'
+  'docker-test'
+)
+
+# tree prints what would differ if a step changed a tracked file.
+tree() { git status --porcelain && git diff HEAD; }
+
+rm -rf bin/test && mkdir -p bin/test
+before=$(tree)
+failed=()
+for i in "${!steps[@]}"; do
+  read -r -a step <<<"${steps[i]}"
+  printf '\n==> [%d/%d] make %s\n' $((i + 1)) "${#steps[@]}" "${step[0]}"
+  start=$SECONDS
+  if make --no-print-directory "${step[@]}" </dev/null 2>&1; then
+    printf '==> %s passed in %d s\n' "${step[0]}" $((SECONDS - start))
+  else
+    printf '==> %s FAILED after %d s\n' "${step[0]}" $((SECONDS - start))
+    failed+=("make ${step[0]}")
+    [[ ${step[0]} != vet ]] || exit 1
+  fi
+done
+
+echo
+if [[ $(tree) != "$before" ]]; then
+  echo 'the run changed the tree:'
+  diff <(echo "$before") <(tree) | head -n 50
+  failed+=('tree unchanged')
+fi
+# A test that is skipped proves nothing, so none may be.
+if skipped=$(cat bin/test/*.json | jq -r 'select(.Action == "skip" and .Test) | .Package + " " + .Test') &&
+  [[ -n $skipped ]]; then
+  printf 'skipped tests:\n%s\n' "$skipped"
+  failed+=('no test skipped')
+fi
+((${#failed[@]} == 0)) || printf 'FAILED: %s\n' "${failed[@]}"
+
+bin/gotestsum --format none --raw-command -- cat bin/test/*.json || exit 1
+((${#failed[@]} == 0))
