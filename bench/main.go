@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tungate/tungate/internal/testutil"
+)
+
+// options are the flags.
+type options struct {
+	rounds     int
+	seconds    int
+	idle       int
+	only       []string
+	tests      []string
+	streams    []string
+	config     string
+	bin        string
+	out        string
+	cpuProfile string
+	verbose    bool
+}
+
+func main() {
+	var o options
+	role := flag.String("role", "", "what to be inside a namespace (used by bench itself)")
+	var r roleOptions
+	r.register(flag.CommandLine)
+	only := flag.String("only", "", "subjects to measure, comma separated; empty is all that are installed")
+	tests := flag.String("tests", "idle,rr,rr64,crr,rrload,bulk", "tests to run, comma separated")
+	streams := flag.String("streams", "1,8", "numbers of parallel streams of the bulk test")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often each subject is measured; medians are printed")
+	flag.IntVar(&o.seconds, "seconds", 3, "length of one measurement")
+	flag.IntVar(&o.idle, "idle", 5000, "connections of the idle test")
+	flag.StringVar(&o.config, "config", "examples/direct.yaml", "the gateway's config")
+	flag.StringVar(&o.bin, "bin", "", "a gateway already built; empty builds ./cmd/gateway")
+	flag.StringVar(&o.out, "out", "", "also write every sample to this file, as .json or .csv")
+	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of the gateway to PREFIX-TEST.pprof")
+	flag.BoolVar(&o.verbose, "v", false, "print every sample as it comes")
+	flag.Parse()
+
+	var err error
+	if *role != "" {
+		err = r.run(*role)
+	} else {
+		o.only, o.tests, o.streams = split(*only), split(*tests), split(*streams)
+		err = o.run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// split cuts a comma separated list; an empty one has no elements.
+func split(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
+}
+
+// bench is one run of the program.
+type bench struct {
+	options
+	dir         string      // temporary files
+	self        string      // this executable, for the roles
+	interrupted atomic.Bool // stop at the next measurement
+	samples     samples
+}
+
+// run measures and reports.
+func (o options) run() error {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root; run it as root")
+	}
+	if err := testutil.Sweep(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "tungate-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	b := &bench{options: o, dir: dir, samples: samples{}}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	b.watchSignals()
+	subjects, err := b.subjects()
+	if err != nil {
+		return err
+	}
+	if err := b.prepare(subjects); err != nil {
+		return err
+	}
+	started := time.Now()
+	for round := 1; round <= o.rounds && !b.interrupted.Load(); round++ {
+		for _, s := range subjects {
+			b.logf("round %d of %d: %s", round, o.rounds, s.name)
+			if err := b.measure(s); err != nil {
+				b.logf("%s: %v", s.name, err)
+			}
+		}
+	}
+	b.logf("measured in %v", time.Since(started).Round(time.Second))
+	b.report(os.Stdout, subjects)
+	if o.out != "" {
+		return b.samples.write(o.out)
+	}
+	return nil
+}
+
+// prepare builds the gateway where it is to be measured.
+func (b *bench) prepare(subjects []*subject) error {
+	if !slices.ContainsFunc(subjects, func(s *subject) bool { return s.name == ours }) {
+		return nil
+	}
+	var err error
+	if b.config, err = b.gatewayConfig(); err != nil {
+		return err
+	}
+	if b.bin == "" {
+		b.bin = filepath.Join(b.dir, "gateway")
+		b.logf("building the gateway")
+		return testutil.BuildGateway(b.bin, false)
+	}
+	b.bin, err = filepath.Abs(b.bin)
+	return err
+}
+
+// watchSignals lets the first interrupt end the run after the measurement under
+// way, namespaces removed and what was measured printed; a second one kills.
+func (b *bench) watchSignals() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-c
+		signal.Stop(c)
+		b.interrupted.Store(true)
+	}()
+}
+
+func (b *bench) logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
