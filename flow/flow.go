@@ -72,11 +72,12 @@ type Handler interface {
 	// is done from then on.
 	HandleTCP(ctx context.Context, req Request)
 
-	// HandleDatagram takes one UDP datagram from a client. It is called on the
-	// goroutine that reads the device and must not block; payload is the
-	// stack's memory and is valid only during the call. A false result means
-	// nobody serves that destination: the client gets an ICMP port unreachable.
-	HandleDatagram(id ID, payload []byte) bool
+	// HandleDatagram takes one UDP datagram from a client; answers go through
+	// w, then or later. It is called on the goroutine that reads the device and
+	// must not block; payload is the stack's memory and is valid only during
+	// the call. A false result means nobody serves that destination: the client
+	// gets an ICMP port unreachable.
+	HandleDatagram(w DatagramWriter, id ID, payload []byte) bool
 }
 
 // DatagramWriter sends UDP towards clients.
@@ -103,7 +104,7 @@ type Notifier interface {
 	// Notify runs under the stack's locks, from any goroutine, also from inside
 	// the owner's own calls of Close, Abort and CloseWrite. It may set a flag
 	// or wake a goroutine; it must not block, nor call anything of the Conn but
-	// Readiness.
+	// Readiness and Broken.
 	Notify()
 }
 
@@ -131,10 +132,14 @@ type Conn interface {
 	ReadTo(w io.Writer) (int64, error)
 
 	// WriteFrom queues up to p.Len() bytes for the client and returns how many
-	// it took: fewer than p.Len() means the send buffer is full (EventOut will
-	// follow). ErrWouldBlock with 0 means it took none. A p whose Read fails
-	// loses what it read in that call.
+	// it took, which may be fewer: try again with the rest. Only ErrWouldBlock
+	// (with 0) says that the send buffer is full and EventOut will follow. A p
+	// whose Read fails loses what it read in that call.
 	WriteFrom(p Payload) (int64, error)
+
+	// Broken reports whether the connection was reset or timed out, rather than
+	// open or ended in order. Notify may call it.
+	Broken() bool
 
 	// CloseWrite sends FIN after what was written (half-close).
 	CloseWrite() error

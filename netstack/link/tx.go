@@ -1,0 +1,172 @@
+package link
+
+import (
+	"errors"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/tungate/tungate/offload"
+)
+
+// frame is the scratch of one outbound packet.
+type frame struct {
+	hdr     offload.Hdr
+	raw     [offload.HdrLen]byte
+	iov     []unix.Iovec
+	slices  [][]byte
+	packet  offload.Packet
+	segment offload.Segmenter
+	out     offload.Segment
+}
+
+// frames is a pool per process: frames hold no state between packets.
+var frames = sync.Pool{New: func() any { return &frame{iov: make([]unix.Iovec, 0, 24)} }}
+
+// WritePackets implements stack.LinkWriter. It reports every packet as sent: what
+// the device would not take is counted and lost, as on a wire, and TCP repairs it.
+func (e *Endpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
+	f := frames.Get().(*frame)
+	for _, pkt := range list.AsSlice() {
+		e.send(f, pkt)
+	}
+	f.release()
+	frames.Put(f)
+	return list.Len(), nil
+}
+
+// release forgets the packets' memory.
+func (f *frame) release() {
+	clear(f.iov[:cap(f.iov)])
+	clear(f.slices[:cap(f.slices)])
+}
+
+// send encodes one packet and writes it.
+func (e *Endpoint) send(f *frame, pkt *stack.PacketBuffer) {
+	q := e.queues[0]
+	f.hdr = offload.Hdr{}
+	if pkt.TransportProtocolNumber == header.TCPProtocolNumber && len(pkt.TransportHeader().Slice()) >= header.TCPMinimumSize {
+		e.partialChecksum(f, pkt)
+	}
+	super := f.hdr.GSOType != offload.GSONone
+	size := pkt.Size()
+	f.collect(pkt)
+	switch {
+	case super && !e.features.TSO:
+		q.txStats.software.Add(1)
+		e.sendSegments(f, q)
+		return
+	case f.hdr.Flags&offload.FlagNeedsCsum != 0 && !e.features.Checksum:
+		if !offload.Complete(&f.hdr, f.slices) {
+			e.drop(DropTxBuild)
+			return
+		}
+		f.hdr = offload.Hdr{}
+	}
+	if e.write(f, q, f.slices) {
+		q.txStats.count(size, super, f.hdr.Flags&offload.FlagNeedsCsum != 0)
+	}
+}
+
+// partialChecksum fills the virtio_net_hdr of a TCP packet and makes sure that
+// its checksum field holds the pseudo-header sum, which is what NEEDS_CSUM means.
+func (e *Endpoint) partialChecksum(f *frame, pkt *stack.PacketBuffer) {
+	l3 := len(pkt.NetworkHeader().Slice())
+	tcp := header.TCP(pkt.TransportHeader().Slice())
+	payload := pkt.Data().Size()
+	if !pkt.GSOOptions.NeedsCsum {
+		net := pkt.Network()
+		tcp.SetChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, net.SourceAddress(), net.DestinationAddress(), uint16(len(tcp)+payload))) //nolint:gosec // an IP packet is at most 65,535 bytes
+	}
+	f.hdr.Flags = offload.FlagNeedsCsum
+	f.hdr.CsumStart = uint16(l3) //nolint:gosec // at most 60 bytes
+	f.hdr.CsumOffset = header.TCPChecksumOffset
+	if pkt.GSOOptions.Type == stack.GSONone || payload <= int(pkt.GSOOptions.MSS) {
+		return
+	}
+	f.hdr.GSOType = offload.GSOTCPv4
+	if pkt.GSOOptions.Type == stack.GSOTCPv6 {
+		f.hdr.GSOType = offload.GSOTCPv6
+	}
+	f.hdr.GSOSize = pkt.GSOOptions.MSS
+	f.hdr.HdrLen = uint16(l3 + len(tcp)) //nolint:gosec // at most 120 bytes
+}
+
+// collect lists the packet's memory, headers first.
+func (f *frame) collect(pkt *stack.PacketBuffer) {
+	f.slices = f.slices[:0]
+	views, skip := pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		s := v.AsSlice()
+		if skip >= len(s) {
+			skip -= len(s)
+			continue
+		}
+		f.slices = append(f.slices, s[skip:])
+		skip = 0
+	}
+}
+
+// sendSegments cuts a superframe for a device without TSO.
+func (e *Endpoint) sendSegments(f *frame, q *queue) {
+	head := f.slices[0]
+	total := 0
+	for _, s := range f.slices {
+		total += len(s)
+	}
+	if v := offload.Parse(&f.packet, head, total); v != offload.OK {
+		e.drop(DropTxBuild)
+		return
+	}
+	hl := f.packet.L3Len + f.packet.L4Len
+	if hl > len(head) {
+		e.drop(DropTxBuild)
+		return
+	}
+	payload := f.slices[1:]
+	if hl < len(head) {
+		f.slices[0] = head[hl:]
+		payload = f.slices
+	}
+	if v := f.segment.Reset(&f.hdr, &f.packet, head[:hl], payload); v != offload.OK {
+		e.drop(DropTxBuild)
+		return
+	}
+	f.hdr = offload.Hdr{}
+	for f.segment.Next(&f.out) {
+		n := len(f.out.Head)
+		for _, s := range f.out.Payload {
+			n += len(s)
+		}
+		if e.write(f, q, f.out.Payload, f.out.Head) {
+			q.txStats.count(n, false, false)
+		}
+	}
+}
+
+// write sends one frame made of head, if any, and slices, and counts a failure.
+func (e *Endpoint) write(f *frame, q *queue, slices [][]byte, head ...[]byte) bool {
+	f.hdr.Encode(f.raw[:])
+	f.iov = append(f.iov[:0], unix.Iovec{Base: &f.raw[0], Len: offload.HdrLen})
+	for _, s := range head {
+		f.iov = append(f.iov, unix.Iovec{Base: &s[0], Len: uint64(len(s))})
+	}
+	for _, s := range slices {
+		if len(s) > 0 {
+			f.iov = append(f.iov, unix.Iovec{Base: &s[0], Len: uint64(len(s))})
+		}
+	}
+	err := q.dev.WriteFrame(f.iov)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
+		e.drop(DropTxFull)
+	default:
+		e.drop(DropTxError)
+	}
+	return false
+}

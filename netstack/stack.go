@@ -1,0 +1,214 @@
+package netstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/netstack/link"
+	"github.com/tungate/tungate/tundev"
+)
+
+// nicID is the one NIC's.
+const nicID tcpip.NICID = 1
+
+// Device is what the stack needs of a device; *tundev.Device is one.
+type Device interface {
+	Queues() []tundev.Queue
+	Features() tundev.Features
+	MTU() tundev.MTU
+}
+
+// Stack terminates what comes from a device. It implements flow.DatagramWriter.
+type Stack struct {
+	opts    Options
+	gv      *stack.Stack
+	link    *link.Endpoint
+	handler flow.Handler
+
+	ctx    context.Context //nolint:containedctx // ends with the Stack and goes to every handler
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	closed   bool           // no handler starts once set; guarded by mu
+	handlers sync.WaitGroup // running HandleTCP calls
+
+	counters counters
+}
+
+// counters are Stats while they count.
+type counters struct {
+	halfOpen, established                                      atomic.Int64
+	accepted, refused, dropped, failed, connLimit              atomic.Uint64
+	dgramIn, dgramOut, byteIn, byteOut, dgramBad, dgramRejects atomic.Uint64
+}
+
+// New makes a stack over dev that hands its flows to h. Nothing moves until Run.
+func New(dev Device, h flow.Handler, o Options) (*Stack, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	s := &Stack{
+		opts:    o,
+		handler: h,
+		link: link.New(link.Options{
+			Queues:   dev.Queues(),
+			Features: dev.Features(),
+			MTU:      dev.MTU(),
+			Sources:  o.Sources,
+		}),
+		gv: stack.New(stack.Options{
+			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+		}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.configure(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// configure sets up protocols, the NIC and the hooks.
+func (s *Stack) configure() error {
+	if err := s.configureTCP(); err != nil {
+		return err
+	}
+	if err := s.gv.CreateNIC(nicID, s.link); err != nil {
+		return fmt.Errorf("netstack: NIC: %w", translate(err))
+	}
+	everyV4 := tcpip.ProtocolAddress{
+		Protocol: ipv4.ProtocolNumber,
+		// Any address serves, since the prefix holds them all; this one is
+		// never a source, because every answer comes from where the client
+		// sent to. RFC 5737 keeps it out of the real world.
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4([4]byte{192, 0, 2, 255}), PrefixLen: 0},
+	}
+	if err := s.gv.AddProtocolAddress(nicID, everyV4, stack.AddressProperties{}); err != nil {
+		return fmt.Errorf("netstack: address: %w", translate(err))
+	}
+	// For IPv6 alone: IPv4 always finds the address above first.
+	if err := s.gv.SetPromiscuousMode(nicID, true); err != nil {
+		return fmt.Errorf("netstack: promiscuous mode: %w", translate(err))
+	}
+	if err := s.gv.SetSpoofing(nicID, true); err != nil {
+		return fmt.Errorf("netstack: spoofing: %w", translate(err))
+	}
+	s.gv.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nicID},
+		{Destination: header.IPv6EmptySubnet, NIC: nicID},
+	})
+	forwarder := tcp.NewForwarder(s.gv, 0, s.opts.MaxHalfOpen, s.serve)
+	s.gv.SetTransportProtocolHandler(tcp.ProtocolNumber, forwarder.HandlePacket)
+	s.gv.SetTransportProtocolHandler(udp.ProtocolNumber, s.receiveDatagram)
+	return nil
+}
+
+// Run serves the device until Close (nil) or until the device fails. Close the
+// device after Close, or before it, to let Run return.
+func (s *Stack) Run() error {
+	err := s.link.Run(s.ctx)
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Close resets every connection, ends every handler's context and returns after
+// the last of them. Datagrams and packets are ignored from then on.
+func (s *Stack) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.gv.Close()
+	s.handlers.Wait()
+	// Endpoints that came out of a handshake after the first Close.
+	s.gv.Destroy()
+	return nil
+}
+
+// Stats returns a snapshot; it takes no lock of the data path.
+func (s *Stack) Stats() Stats {
+	c := &s.counters
+	t := s.gv.Stats().TCP
+	v4, v6 := s.gv.Stats().ICMP.V4, s.gv.Stats().ICMP.V6
+	return Stats{
+		Link:              s.link.Stats(),
+		HalfOpen:          int(c.halfOpen.Load()),
+		Established:       int(c.established.Load()),
+		Accepted:          c.accepted.Load(),
+		Refused:           c.refused.Load(),
+		Dropped:           c.dropped.Load(),
+		HandshakeFailed:   c.failed.Load(),
+		HalfOpenLimit:     t.ForwardMaxInFlightDrop.Value(),
+		ConnectionLimit:   c.connLimit.Load(),
+		DatagramsIn:       c.dgramIn.Load(),
+		DatagramsOut:      c.dgramOut.Load(),
+		DatagramBytesIn:   c.byteIn.Load(),
+		DatagramBytesOut:  c.byteOut.Load(),
+		DatagramsBad:      c.dgramBad.Load(),
+		DatagramsRejected: c.dgramRejects.Load(),
+		TCP: TCPStats{
+			SegmentsReceived:      t.ValidSegmentsReceived.Value(),
+			SegmentsSent:          t.SegmentsSent.Value(),
+			SegmentSendErrors:     t.SegmentSendErrors.Value(),
+			Retransmits:           t.Retransmits.Value(),
+			FastRetransmits:       t.FastRetransmit.Value(),
+			SlowStartRetransmits:  t.SlowStartRetransmits.Value(),
+			Timeouts:              t.Timeouts.Value(),
+			ResetsSent:            t.ResetsSent.Value(),
+			ResetsReceived:        t.ResetsReceived.Value(),
+			InvalidSegments:       t.InvalidSegmentsReceived.Value(),
+			ChecksumErrors:        t.ChecksumErrors.Value(),
+			CurrentEstablished:    t.CurrentEstablished.Value(),
+			CurrentConnected:      t.CurrentConnected.Value(),
+			EstablishedResets:     t.EstablishedResets.Value(),
+			EstablishedTimedout:   t.EstablishedTimedout.Value(),
+			FailedPortReservation: t.FailedPortReservations.Value(),
+		},
+		ICMP: ICMPStats{
+			EchoReceived:        v4.PacketsReceived.EchoRequest.Value() + v6.PacketsReceived.EchoRequest.Value(),
+			EchoRepliesSent:     v4.PacketsSent.EchoReply.Value() + v6.PacketsSent.EchoReply.Value(),
+			UnreachableSent:     v4.PacketsSent.DstUnreachable.Value() + v6.PacketsSent.DstUnreachable.Value(),
+			UnreachableReceived: v4.PacketsReceived.DstUnreachable.Value() + v6.PacketsReceived.DstUnreachable.Value(),
+			RateLimited:         v4.PacketsSent.RateLimited.Value() + v6.PacketsSent.RateLimited.Value(),
+		},
+	}
+}
+
+// addrPort makes a netip address of a gVisor one.
+func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice(a.AsSlice())
+	return netip.AddrPortFrom(ip, port)
+}
+
+// address makes a gVisor address of a netip one.
+func address(a netip.Addr) tcpip.Address {
+	if a.Is4() {
+		return tcpip.AddrFrom4(a.As4())
+	}
+	return tcpip.AddrFrom16(a.As16())
+}
+
+func networkProtocol(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}

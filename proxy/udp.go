@@ -1,0 +1,304 @@
+package proxy
+
+import (
+	"container/list"
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tungate/tungate/flow"
+)
+
+// reapEvery is how often idle sessions are looked for; a session outlives its
+// timeout by so much at most.
+const reapEvery = time.Second
+
+// maxDatagram holds the largest UDP payload (RFC 768: the length field is 16 bits).
+const maxDatagram = 65535
+
+// datagrams holds receive buffers for the length of one read.
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// sessions are the UDP flows that are alive. The table and the order of use are
+// guarded by mu; a session's own calls are not.
+type sessions struct {
+	d        *direct
+	counters flowCounters
+
+	mu     sync.Mutex
+	byID   map[flow.ID]*session
+	order  list.List // of *session, longest idle first
+	closed bool
+	wg     sync.WaitGroup // receive loops
+}
+
+// session is one UDP flow with its connected upstream socket.
+type session struct {
+	id    flow.ID
+	to    netip.AddrPort
+	sock  *upstream
+	w     flow.DatagramWriter
+	start time.Time
+
+	// Guarded by sessions.mu.
+	elem     *list.Element // nil once ended
+	last     time.Time
+	up, down uint64
+}
+
+func newSessions(d *direct) *sessions {
+	return &sessions{d: d, byID: make(map[flow.ID]*session)}
+}
+
+// send passes one datagram of a client on; false means nobody is there.
+func (t *sessions) send(w flow.DatagramWriter, id flow.ID, payload []byte) bool {
+	s, ok := t.touch(id, len(payload))
+	if !ok {
+		var err error
+		if s, err = t.open(w, id); err != nil {
+			return false
+		}
+		t.touch(id, len(payload))
+	}
+	errno := s.write(payload)
+	if errno == unix.ECONNREFUSED {
+		// The error of an earlier datagram, told once and cleared.
+		w.RejectDatagram(id)
+		errno = s.write(payload)
+	}
+	if errno != 0 {
+		t.counters.datagramsPassed.Add(1)
+		return true
+	}
+	t.counters.bytesUp.Add(uint64(len(payload)))
+	return true
+}
+
+// touch finds a session and makes it the most recently used.
+func (t *sessions) touch(id flow.ID, n int) (*session, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, ok := t.byID[id]
+	if ok {
+		s.last = time.Now()
+		s.up += uint64(n) //nolint:gosec // a length
+		t.order.MoveToBack(s.elem)
+	}
+	return s, ok
+}
+
+// open makes a session. Only the device's reader calls it, so no other goroutine
+// makes the same one; another queue's reader never sees this flow.
+func (t *sessions) open(w flow.DatagramWriter, id flow.ID) (*session, error) {
+	to, err := t.d.target(id)
+	result := DialDenied
+	var sock *upstream
+	if err == nil {
+		sock, err = t.d.datagramSocket(to)
+		result = dialResult(err)
+	}
+	t.counters.dials[result].Add(1)
+	if err != nil {
+		t.d.trace(Record{ID: id, Upstream: to, Result: result, Err: err})
+		return nil, err
+	}
+	now := time.Now()
+	s := &session{id: id, to: to, sock: sock, w: w, start: now, last: now}
+	if !t.add(s) {
+		_ = sock.f.Close()
+		return nil, context.Canceled
+	}
+	return s, nil
+}
+
+// datagramSocket makes a UDP socket connected to dst.
+func (d *direct) datagramSocket(dst netip.AddrPort) (*upstream, error) {
+	u, err := d.dial.socket(dst, unix.SOCK_DGRAM)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.control(func(fd int) error { return unix.Connect(fd, sockaddr(dst)) }); err != nil {
+		_ = u.f.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// add enters s into the table and starts its receive loop.
+func (t *sessions) add(s *session) bool {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return false
+	}
+	var evicted *session
+	if len(t.byID) >= t.d.opts.UDP.MaxSessions {
+		evicted = t.order.Front().Value.(*session)
+		t.removeLocked(evicted)
+	}
+	s.elem = t.order.PushBack(s)
+	t.byID[s.id] = s
+	t.wg.Add(1)
+	t.mu.Unlock()
+	t.counters.begin()
+	if evicted != nil {
+		t.counters.sessionLimit.Add(1)
+		t.close(evicted, flow.ReasonEvicted)
+	}
+	go func() {
+		defer t.wg.Done()
+		t.receive(s)
+	}()
+	return true
+}
+
+// removeLocked takes s out of the table; false if it was out already.
+func (t *sessions) removeLocked(s *session) bool {
+	if s.elem == nil {
+		return false
+	}
+	t.order.Remove(s.elem)
+	s.elem = nil
+	delete(t.byID, s.id)
+	return true
+}
+
+// end removes and closes s, once.
+func (t *sessions) end(s *session, r flow.CloseReason) {
+	t.mu.Lock()
+	ok := t.removeLocked(s)
+	t.mu.Unlock()
+	if ok {
+		t.close(s, r)
+	}
+}
+
+// close closes a session that was removed, which ends its receive loop.
+func (t *sessions) close(s *session, r flow.CloseReason) {
+	_ = s.sock.f.Close()
+	t.counters.end(r)
+	t.d.trace(Record{ID: s.id, Upstream: s.to, Reason: r, Up: s.up, Down: s.down, Duration: time.Since(s.start)})
+}
+
+// write sends one datagram without waiting.
+func (s *session) write(payload []byte) unix.Errno {
+	var errno unix.Errno
+	err := s.sock.control(func(fd int) error {
+		var p unsafe.Pointer
+		if len(payload) > 0 {
+			p = unsafe.Pointer(&payload[0])
+		}
+		_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(p), uintptr(len(payload)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+		return nil
+	})
+	if err != nil {
+		return unix.EBADF
+	}
+	return errno
+}
+
+// receive passes answers to the client until the session is closed.
+func (t *sessions) receive(s *session) {
+	pump := func(fd uintptr) bool {
+		b := datagrams.Get().(*[maxDatagram]byte)
+		defer datagrams.Put(b)
+		for {
+			n, e := recv(fd, b[:])
+			switch e {
+			case 0:
+				t.answer(s, b[:n])
+			case unix.EAGAIN:
+				return false
+			case unix.ECONNREFUSED:
+				s.w.RejectDatagram(s.id)
+			default:
+				return true
+			}
+		}
+	}
+	err := s.sock.rc.Read(pump)
+	if err == nil || !closedFile(err) {
+		t.end(s, flow.ReasonError)
+	}
+}
+
+// answer sends one datagram to the client.
+func (t *sessions) answer(s *session, payload []byte) {
+	if err := s.w.WriteDatagram(s.id, s.id.Destination, payload); err != nil {
+		return
+	}
+	t.counters.bytesDown.Add(uint64(len(payload)))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.elem == nil {
+		return
+	}
+	s.last = time.Now()
+	s.down += uint64(len(payload))
+	t.order.MoveToBack(s.elem)
+}
+
+// run ends idle sessions until ctx is done, then all of them.
+func (t *sessions) run(ctx context.Context) error {
+	tick := time.NewTicker(reapEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			t.reap(now)
+		case <-ctx.Done():
+			t.shutdown()
+			return nil
+		}
+	}
+}
+
+// timeout returns how long s may be idle.
+func (t *sessions) timeout(s *session) time.Duration {
+	if s.id.Destination.Port() == 53 {
+		return t.d.opts.UDP.DNSTimeout
+	}
+	return t.d.opts.UDP.IdleTimeout
+}
+
+// reap ends what has been idle for too long at now.
+func (t *sessions) reap(now time.Time) {
+	least := min(t.d.opts.UDP.IdleTimeout, t.d.opts.UDP.DNSTimeout)
+	var idle []*session
+	t.mu.Lock()
+	for e := t.order.Front(); e != nil; {
+		s := e.Value.(*session)
+		e = e.Next()
+		age := now.Sub(s.last)
+		if age < least {
+			break // the rest was used later
+		}
+		if age >= t.timeout(s) && t.removeLocked(s) {
+			idle = append(idle, s)
+		}
+	}
+	t.mu.Unlock()
+	for _, s := range idle {
+		t.close(s, flow.ReasonIdle)
+	}
+}
+
+// shutdown ends every session and waits for their loops.
+func (t *sessions) shutdown() {
+	var all []*session
+	t.mu.Lock()
+	t.closed = true
+	for _, s := range t.byID {
+		t.removeLocked(s)
+		all = append(all, s)
+	}
+	t.mu.Unlock()
+	for _, s := range all {
+		t.close(s, flow.ReasonShutdown)
+	}
+	t.wg.Wait()
+}

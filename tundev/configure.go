@@ -1,0 +1,85 @@
+package tundev
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// configure puts addresses and routes on the interface and sets it up.
+func (d *Device) configure(o Options) error {
+	link, err := netlink.LinkByName(d.name)
+	if err != nil {
+		return fmt.Errorf("device %s: %w", d.name, err)
+	}
+	for _, a := range o.Addresses {
+		if err := d.addAddress(link, a, len(o.Addresses)); err != nil {
+			return err
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("device %s cannot be set up: %w", d.name, err)
+	}
+	for _, r := range o.Routes {
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.Masked())}
+		if err := netlink.RouteAdd(route); err != nil {
+			return routeError(r, d.name, err)
+		}
+	}
+	return nil
+}
+
+// addAddress adds one address. Containers often have IPv6 switched off for new
+// interfaces; that is undone for this one where it may be, else noted, since a
+// gateway for IPv4 alone is still of use.
+func (d *Device) addAddress(link netlink.Link, a netip.Prefix, total int) error {
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}}
+	if a.Addr().Is4() {
+		return addrError(a, d.name, netlink.AddrAdd(link, addr))
+	}
+	// No duplicate can exist on a point-to-point device, and a tentative
+	// address would refuse connections for a second (RFC 4862, section 5.4).
+	addr.Flags = unix.IFA_F_NODAD
+	err := netlink.AddrAdd(link, addr)
+	if err == nil || !ipv6Disabled(err) {
+		return addrError(a, d.name, err)
+	}
+	sysctl := "/proc/sys/net/ipv6/conf/" + d.name + "/disable_ipv6"
+	if os.WriteFile(sysctl, []byte("0"), 0) == nil {
+		return addrError(a, d.name, netlink.AddrAdd(link, addr))
+	}
+	if total == 1 {
+		return fmt.Errorf("address %s cannot be put on %s: IPv6 is disabled here; enable it (sysctl net.ipv6.conf.all.disable_ipv6=0)", a, d.name)
+	}
+	d.notes = append(d.notes, fmt.Sprintf("IPv6 is disabled here, so %s goes without %s: enable it (sysctl net.ipv6.conf.all.disable_ipv6=0) or take the address out of device.addresses", d.name, a))
+	return nil
+}
+
+// ipv6Disabled tells the kernel's answers to an address where IPv6 is off:
+// EACCES from disable_ipv6, EAFNOSUPPORT and EOPNOTSUPP from ipv6.disable=1.
+func ipv6Disabled(err error) bool {
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+func addrError(a netip.Prefix, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("address %s cannot be put on %s: %w", a, name, err)
+}
+
+func routeError(r netip.Prefix, name string, err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("route %s by %s: the main table has a route to it already; take it out of device.routes, or delete the other (ip route del %s)", r, name, r)
+	}
+	return fmt.Errorf("route %s by %s cannot be added: %w", r, name, err)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,196 @@
+package tundev
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+// Features are the offloads a device has, both ways.
+type Features struct {
+	Checksum bool // partial checksums
+	TSO      bool // TCP superframes
+}
+
+// String lists the features as ethtool's short names.
+func (f Features) String() string {
+	switch {
+	case f.TSO:
+		return "checksum tso4 tso6"
+	case f.Checksum:
+		return "checksum"
+	}
+	return "none"
+}
+
+// Device is a TUN device with one queue.
+type Device struct {
+	name     string
+	mtu      MTU
+	features Features
+	notes    []string
+	file     *os.File
+	queue    *fileQueue
+	watcher  tun.Device // nil for an attached device
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Create makes the device that o describes in the calling thread's network
+// namespace, configures its interface and sets it up. It needs CAP_NET_ADMIN
+// there. The error is one sentence that says what to do.
+func Create(o Options) (*Device, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	def(&o.Name, "tun%d")
+	def(&o.MTU, DefaultMTU)
+	if err := probe(o.Name); err != nil {
+		return nil, err
+	}
+	w, err := tun.CreateTUN(o.Name, int(o.MTU))
+	if err != nil {
+		return nil, createError(o.Name, err)
+	}
+	d := &Device{mtu: o.MTU, file: w.File(), watcher: w}
+	if err := d.init(o.Offload); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := d.configure(o); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Attach takes over a TUN device that somebody else made, by its file: a TUN
+// opened with IFF_NO_PI and IFF_VNET_HDR, in any network namespace, usually
+// received from the process that made it. The device owns f from now on, also
+// when Attach fails. mtu must be the interface's.
+func Attach(f *os.File, mtu MTU, o Offload) (*Device, error) {
+	d := &Device{mtu: mtu, file: f}
+	def(&d.mtu, DefaultMTU)
+	if err := d.init(o); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return d, nil
+}
+
+// init finds the device's name and sets its offloads.
+func (d *Device) init(o Offload) error {
+	rc, err := d.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ioErr error
+	err = rc.Control(func(fd uintptr) {
+		if ioErr = unix.SetNonblock(int(fd), true); ioErr != nil {
+			return
+		}
+		if ioErr = d.identify(int(fd)); ioErr != nil {
+			return
+		}
+		d.features, ioErr = setOffload(int(fd), o)
+	})
+	if err := errors.Join(err, ioErr); err != nil {
+		return err
+	}
+	d.queue, err = newFileQueue(d.file)
+	return err
+}
+
+// identify asks the kernel what is behind fd.
+func (d *Device) identify(fd int) error {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
+		return fmt.Errorf("the file descriptor is no TUN device (%w): pass one opened from /dev/net/tun with TUNSETIFF done", err)
+	}
+	d.name = ifr.Name()
+	switch flags := ifr.Uint16(); {
+	case flags&unix.IFF_TUN == 0:
+		return fmt.Errorf("device %s is a TAP: make it with mode tun", d.name)
+	case flags&unix.IFF_VNET_HDR == 0:
+		return fmt.Errorf("device %s was made without vnet_hdr: open it with IFF_VNET_HDR", d.name)
+	case flags&unix.IFF_NO_PI == 0:
+		return fmt.Errorf("device %s was made with packet information: open it with IFF_NO_PI", d.name)
+	}
+	return nil
+}
+
+// setOffload switches the device's offloads. TSO without checksums is EINVAL.
+// TUN_F_TSO_ECN only spares the kernel from cutting superframes that carry CWR.
+func setOffload(fd int, o Offload) (Features, error) {
+	const csum = unix.TUN_F_CSUM
+	const tso = csum | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	if o.Checksum == Off {
+		return Features{}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
+	}
+	if o.TSO != Off {
+		err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tso)
+		if err == nil {
+			return Features{Checksum: true, TSO: true}, nil
+		}
+		if o.TSO == On {
+			return Features{}, fmt.Errorf("the kernel refuses TCP segmentation offload (%w): set device.offload.tso to auto or off", err)
+		}
+	}
+	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, csum)
+	if err == nil {
+		return Features{Checksum: true}, nil
+	}
+	if o.Checksum == On {
+		return Features{}, fmt.Errorf("the kernel refuses checksum offload (%w): set device.offload.checksum to auto or off", err)
+	}
+	return Features{}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
+}
+
+// Name returns the interface's name.
+func (d *Device) Name() string { return d.name }
+
+// MTU returns the MTU the device was made with.
+func (d *Device) MTU() MTU { return d.mtu }
+
+// Features returns the offloads in force.
+func (d *Device) Features() Features { return d.features }
+
+// Notes lists, a sentence each, what was asked for and could not be done but does
+// not keep the device from working.
+func (d *Device) Notes() []string { return d.notes }
+
+// Queues returns the device's queues; they end with the device.
+func (d *Device) Queues() []Queue { return []Queue{d.queue} }
+
+// SyscallConn gives access to the device's file, to pass it to another process.
+func (d *Device) SyscallConn() (syscall.RawConn, error) { return d.file.SyscallConn() }
+
+// Close deletes the device (a device that another process holds open stays),
+// ends every reader and returns after the last goroutine. Later calls return the
+// first one's error.
+func (d *Device) Close() error {
+	d.closeOnce.Do(func() {
+		if d.watcher == nil {
+			d.closeErr = d.file.Close()
+			return
+		}
+		d.closeErr = d.watcher.Close()
+		// The watcher's goroutines block on a full channel, and close it last.
+		for range d.watcher.Events() {
+		}
+	})
+	return d.closeErr
+}
+
+func def[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
