@@ -12,8 +12,8 @@ import (
 )
 
 // lookPath finds the command as execvp(3) does: a name without a slash is tried in
-// each directory of PATH, and one that may not be executed is remembered for the
-// error only.
+// each directory of PATH, and a file that may not be executed is remembered for the
+// error only (a directory that may not be searched says nothing about the name).
 func lookPath(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, lookError(name, executable(name))
@@ -31,7 +31,7 @@ func lookPath(name string) (string, error) {
 		if err == nil {
 			return path, nil
 		}
-		if denied == nil && errors.Is(err, os.ErrPermission) {
+		if _, missing := os.Stat(path); missing == nil && denied == nil && errors.Is(err, os.ErrPermission) {
 			denied = lookError(path, err)
 		}
 	}

@@ -16,8 +16,7 @@ func fail(err error, format string, args ...any) error {
 
 // cause strips the operation and path that a sentence already names.
 func cause(err error) error {
-	var e unix.Errno
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[unix.Errno](err); ok {
 		return e
 	}
 	return err
@@ -34,10 +33,7 @@ func failNS(userNS bool, what string, err error) error {
 
 // cloneError explains why the copy could not be started.
 func cloneError(s *Spec, userNS bool, err error) error {
-	var pe *os.PathError
 	switch {
-	case errors.As(err, &pe) && pe.Op == "chdir":
-		return fail(err, "the directory %q cannot be entered (%v): choose another", s.Dir, cause(err))
 	case errors.Is(err, unix.E2BIG):
 		return &Error{Code: ExitNotExecutable, Err: err, Text: fmt.Sprintf("command %q has more arguments and environment than the kernel takes (%v): pass fewer", s.Command[0], cause(err))}
 	case userNS && (denied(err) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS)):

@@ -2,9 +2,11 @@ package nsrun
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/tundev"
 )
@@ -22,8 +24,9 @@ type Spec struct {
 	Stdin, Stdout, Stderr *os.File
 
 	// Device describes the device. Zero values: the name is tun0, the MTU
-	// tundev.DefaultMTU, the addresses 198.18.0.1/15 and fd00:18::1/64, the
-	// routes a default route for each family that has an address.
+	// tundev.DefaultMTU, the addresses 198.18.0.1/15 and, where the MTU allows
+	// IPv6, fd00:18::1/64, the routes a default route for each family that has
+	// an address.
 	Device tundev.Options
 
 	// Resolv is the file the command's resolv.conf is derived from; "" is
@@ -48,6 +51,7 @@ type Facts struct {
 // (XCU 2.8.2).
 const (
 	ExitFailure       = 1
+	ExitUsage         = 2
 	ExitNotExecutable = 126
 	ExitNotFound      = 127
 )
@@ -88,9 +92,9 @@ func (s Spec) withDefaults() Spec {
 		d.MTU = tundev.DefaultMTU
 	}
 	if d.Addresses == nil {
-		d.Addresses = []netip.Prefix{
-			netip.MustParsePrefix("198.18.0.1/15"),
-			netip.MustParsePrefix("fd00:18::1/64"),
+		d.Addresses = []netip.Prefix{netip.MustParsePrefix("198.18.0.1/15")}
+		if d.MTU >= tundev.MinMTUv6 {
+			d.Addresses = append(d.Addresses, netip.MustParsePrefix("fd00:18::1/64"))
 		}
 	}
 	if d.Routes == nil {
@@ -125,10 +129,30 @@ func defaultRoutes(addrs []netip.Prefix) []netip.Prefix {
 // validate reports the first fault in s.
 func (s *Spec) validate() error {
 	if len(s.Command) == 0 || s.Command[0] == "" {
-		return &Error{Code: 2, Text: "there is no command to run: name one after --"}
+		return &Error{Code: ExitUsage, Text: "there is no command to run: name one after --"}
 	}
 	if err := s.Device.Validate(); err != nil {
-		return &Error{Code: 2, Text: fmt.Sprintf("the device cannot be as asked for: %v", err), Err: err}
+		faults := strings.ReplaceAll(err.Error(), "\n", "; ")
+		return &Error{Code: ExitUsage, Text: "the device cannot be as asked for: " + faults, Err: err}
+	}
+	return s.validateDir()
+}
+
+// validateDir asks first, since a failed chdir between clone and exec looks like
+// a failed exec.
+func (s *Spec) validateDir() error {
+	if s.Dir == "" {
+		return nil
+	}
+	fi, err := os.Stat(s.Dir)
+	switch {
+	case err == nil && !fi.IsDir():
+		err = unix.ENOTDIR
+	case err == nil:
+		err = unix.Access(s.Dir, unix.X_OK)
+	}
+	if err != nil {
+		return fail(err, "the directory %q cannot be entered (%v): choose another", s.Dir, cause(err))
 	}
 	return nil
 }
