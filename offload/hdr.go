@@ -123,9 +123,7 @@ func (h *Hdr) Check(p *Packet) Verdict {
 		fits = p.Version == 6 && p.superTCP()
 	case GSOUDPL4:
 		fits = p.Proto == ProtoUDP && h.GSOType&GSOECN == 0
-	case GSONone, GSOUDP, GSOECN:
-		return BadGSO
-	default:
+	default: // UFO, tunnels, ECN alone, unknown
 		return BadGSO
 	}
 	// A superframe whose payload is shorter than one segment has lost bytes.
