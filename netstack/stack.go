@@ -43,6 +43,8 @@ type Stack struct {
 	ctx    context.Context //nolint:containedctx // ends with the Stack and goes to every handler
 	cancel context.CancelFunc
 
+	draining atomic.Bool // new connections are refused
+
 	mu       sync.Mutex
 	closed   bool           // no handler starts once set; guarded by mu
 	handlers sync.WaitGroup // running HandleTCP calls
@@ -128,6 +130,10 @@ func (s *Stack) Run() error {
 	}
 	return err
 }
+
+// Drain answers every new connection attempt with RST from now on, and leaves
+// what is established alone.
+func (s *Stack) Drain() { s.draining.Store(true) }
 
 // Close resets every connection, ends every handler's context and returns after
 // the last of them. Datagrams and packets are ignored from then on.

@@ -38,7 +38,7 @@ func (s *Stack) configureTCP() error {
 // serve runs one connection attempt; the Forwarder gave it a goroutine.
 func (s *Stack) serve(fr *tcp.ForwarderRequest) {
 	s.mu.Lock()
-	if s.closed {
+	if s.closed || s.draining.Load() {
 		s.mu.Unlock()
 		fr.Complete(true)
 		return

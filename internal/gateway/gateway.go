@@ -1,0 +1,253 @@
+// Package gateway puts the parts together: device, stack, handler, admin server.
+//
+// # Theory of operation
+//
+// New acquires what may be refused, in the order in which a refusal costs least:
+// the admin server's address, the right to mark sockets, the device. Run starts
+// the parts and waits for the context or for the first part to fail. The end is
+// the same for both:
+//
+//  1. not ready any more, new connections are refused (RST);
+//  2. connections that are open have Config.ShutdownTimeout to finish;
+//  3. what is left is reset, UDP sessions end, while the device still carries it;
+//  4. the device is deleted, the admin server closed.
+//
+// # Goroutines
+//
+// Run owns one per part (stack, handler, admin server) besides theirs, and returns
+// after all of them.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tungate/tungate/admin"
+	"github.com/tungate/tungate/config"
+	"github.com/tungate/tungate/metrics"
+	"github.com/tungate/tungate/netstack"
+	"github.com/tungate/tungate/proxy"
+	"github.com/tungate/tungate/tundev"
+)
+
+// drainPoll is how often a draining gateway looks whether it is empty.
+const drainPoll = 20 * time.Millisecond
+
+// Deps are what a Gateway is given besides its config.
+type Deps struct {
+	Log   *zap.Logger // required
+	Build metrics.Build
+	// Device is served instead of one made from Config.Device. The Gateway
+	// owns it, also when New fails.
+	Device *tundev.Device
+}
+
+// Gateway is one device with everything behind it.
+type Gateway struct {
+	cfg     *config.Config
+	log     *zap.Logger
+	device  *tundev.Device
+	handler proxy.Handler
+	stack   *netstack.Stack
+	admin   *admin.Server
+
+	state atomic.Int32 // phase
+}
+
+// phase is how far a Gateway has come.
+type phase int32
+
+const (
+	starting phase = iota
+	serving
+	stopping
+)
+
+// New makes a gateway that cfg describes; nothing moves until Run. The error is
+// one sentence that says what to do.
+func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
+	g := &Gateway{cfg: cfg, log: d.Log, device: d.Device}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.release())
+		}
+	}()
+	registry := metrics.New(metrics.Sources{
+		Stack:  func() netstack.Stats { return g.stack.Stats() },
+		Proxy:  func() proxy.Stats { return g.handler.Stats() },
+		Device: g.deviceMetrics,
+		Build:  d.Build,
+	})
+	if g.admin, err = admin.New(cfg.Admin, admin.Deps{Metrics: registry.Handler(), Ready: g.Ready, Log: d.Log}); err != nil {
+		return nil, err
+	}
+	if g.handler, err = proxy.New(cfg.Proxy, g.trace); err != nil {
+		return nil, err
+	}
+	if g.device == nil {
+		if g.device, err = tundev.Create(cfg.Device); err != nil {
+			return nil, err
+		}
+	}
+	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Run serves until ctx is done, drains, and returns nil; or returns why a part
+// failed. cut, if it is done during the drain, ends that at once. Run is called
+// once, and releases everything.
+func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
+	partCtx, stopParts := context.WithCancel(context.Background())
+	defer stopParts()
+	failed := make(chan error, 3)
+	parts := []struct {
+		name string
+		run  func() error
+	}{
+		{"device " + g.device.Name(), g.stack.Run},
+		{"proxy", func() error { return g.handler.Run(partCtx) }},
+		{"admin", func() error { return g.admin.Run(partCtx) }},
+	}
+	for _, p := range parts {
+		go func() { failed <- named(p.name, p.run()) }()
+	}
+	g.state.Store(int32(serving))
+	g.announce()
+
+	var err error
+	running := len(parts)
+	select {
+	case <-ctx.Done():
+		g.drain(cut)
+	case err = <-failed:
+		running--
+	}
+	g.state.Store(int32(stopping))
+	err = errors.Join(err, g.stack.Close())
+	stopParts()
+	err = errors.Join(err, g.device.Close())
+	for range running {
+		err = errors.Join(err, <-failed)
+	}
+	g.log.Info("stopped")
+	return err
+}
+
+// named puts a part's name before its error.
+func named(name string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// drain lets open connections finish.
+func (g *Gateway) drain(cut <-chan struct{}) {
+	g.state.Store(int32(stopping))
+	g.stack.Drain()
+	open := g.stack.Stats().Established
+	if open == 0 {
+		return
+	}
+	g.log.Info("draining", zap.Int("connections", open), zap.Duration("at_most", g.cfg.ShutdownTimeout))
+	deadline := time.NewTimer(g.cfg.ShutdownTimeout)
+	defer deadline.Stop()
+	poll := time.NewTicker(drainPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-poll.C:
+			if g.stack.Stats().Established == 0 {
+				return
+			}
+		case <-deadline.C:
+			g.log.Warn("drain timed out: connections are reset", zap.Int("connections", g.stack.Stats().Established))
+			return
+		case <-cut:
+			g.log.Warn("drain cut short: connections are reset", zap.Int("connections", g.stack.Stats().Established))
+			return
+		}
+	}
+}
+
+// release closes what New acquired before it failed.
+func (g *Gateway) release() error {
+	var errs []error
+	if g.stack != nil {
+		errs = append(errs, g.stack.Close())
+	}
+	if g.device != nil {
+		errs = append(errs, g.device.Close())
+	}
+	if g.admin != nil {
+		errs = append(errs, g.admin.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Ready returns nil while the gateway serves, else why it does not.
+func (g *Gateway) Ready() error {
+	switch phase(g.state.Load()) {
+	case serving:
+		return nil
+	case stopping:
+		return errors.New("the gateway is stopping")
+	case starting:
+	}
+	return errors.New("the gateway is starting")
+}
+
+// Stats returns a snapshot of the stack's and the handler's counters.
+func (g *Gateway) Stats() (netstack.Stats, proxy.Stats) { return g.stack.Stats(), g.handler.Stats() }
+
+// announce says once what is served, and what had to be left out.
+func (g *Gateway) announce() {
+	for _, note := range g.device.Notes() {
+		g.log.Warn(note)
+	}
+	handler := g.cfg.Proxy.Handler
+	if handler == "" {
+		handler = "direct"
+	}
+	g.log.Info("serving",
+		zap.String("device", g.device.Name()),
+		zap.Uint32("mtu", uint32(g.device.MTU())),
+		zap.Stringer("offload", g.device.Features()),
+		zap.String("handler", handler))
+}
+
+// trace logs the end of a flow, for debugging: what a client chose is only ever
+// numbers here.
+func (g *Gateway) trace(r proxy.Record) {
+	c := g.log.Check(zap.DebugLevel, "flow")
+	if c == nil {
+		return
+	}
+	c.Write(
+		zap.Stringer("flow", r.ID),
+		zap.Stringer("upstream", r.Upstream),
+		zap.Stringer("dial", r.Result),
+		zap.Stringer("end", r.Reason),
+		zap.Uint64("up", r.Up),
+		zap.Uint64("down", r.Down),
+		zap.Duration("for", r.Duration),
+		zap.Error(r.Err))
+}
+
+func (g *Gateway) deviceMetrics() metrics.Device {
+	f := g.device.Features()
+	return metrics.Device{
+		Up:       phase(g.state.Load()) == serving,
+		MTU:      g.device.MTU(),
+		Queues:   len(g.device.Queues()),
+		Checksum: f.Checksum,
+		TSO:      f.TSO,
+	}
+}
