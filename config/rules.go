@@ -272,6 +272,9 @@ func networkRule() rule[netip.Prefix] {
 	return rule[netip.Prefix]{
 		parse: func(s string) (netip.Prefix, error) {
 			p, err := parsePrefix(s)
+			if a, noLength := netip.ParseAddr(s); noLength == nil {
+				return p, advice(fmt.Sprintf("has no prefix length; write %s/%d for this one address", a.WithZone(""), a.BitLen()))
+			}
 			if err == nil && p != p.Masked() {
 				err = advice("has bits set past its length; write " + p.Masked().String())
 			}
@@ -290,10 +293,10 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	case err == nil:
 		return p, nil
 	case s == "default":
-		return p, advice("is not known here; write 0.0.0.0/0, ::/0, or both")
+		return p, advice("is not known here; write 0.0.0.0/0, \"::/0\", or both")
 	}
-	if a, err := netip.ParseAddr(s); err == nil {
-		return p, advice(fmt.Sprintf("has no prefix length; write %s/%d for this one address", a.WithZone(""), a.BitLen()))
+	if _, err := netip.ParseAddr(s); err == nil {
+		return p, errors.New("has no prefix length")
 	}
 	return p, errors.New("is not an address with a prefix length")
 }

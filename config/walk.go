@@ -60,14 +60,14 @@ func (r *reader) refuseShortcuts(n *yaml.Node) {
 	}
 	switch {
 	case n.Kind == yaml.AliasNode:
-		r.add(at(n), "", "aliases (*%.32s) are not supported; write the value out", n.Value)
+		r.add(at(n), "", "aliases (%.32q) are not supported; write the value out", n.Value)
 		return
 	case n.Anchor != "":
-		r.add(at(n), "", "anchors (&%.32s) are not supported; remove it, and write the value out where it is used", n.Anchor)
+		r.add(at(n), "", "anchors (%.32q) are not supported; remove it, and write the value out where it is used", n.Anchor)
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!merge":
 		r.add(at(n), "", "merges (<<) are not supported; write the fields out")
 	case n.Style&yaml.TaggedStyle != 0:
-		r.add(at(n), "", "tags (%.32s) are not supported; remove it", n.Tag)
+		r.add(at(n), "", "tags (%.32q) are not supported; remove it", n.Tag)
 	}
 	for _, child := range n.Content {
 		r.refuseShortcuts(child)
