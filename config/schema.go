@@ -102,11 +102,11 @@ func stackFields(o *netstack.Options) []field {
 		},
 		{
 			"stack.tcp.receive_buffer", size(&tcp.ReceiveBuffer, minBuffer, maxBuffer), "4MiB",
-			"Largest receive buffer of a connection. An idle connection holds none.",
+			"The most a connection may hold of what the client sent and the upstream has not taken.",
 		},
 		{
 			"stack.tcp.send_buffer", size(&tcp.SendBuffer, minBuffer, maxBuffer), "4MiB",
-			"Largest send buffer of a connection. An idle connection holds none.",
+			"The most a connection may hold of what the upstream sent and the client has not acknowledged.",
 		},
 	}
 }
@@ -119,7 +119,7 @@ func proxyFields(o *proxy.Options) []field {
 		},
 		{
 			"proxy.target", &scalar[addrPort]{&o.Target, upstreamRule()}, "none",
-			"Where handler fixed sends every connection and datagram.",
+			"Where handler fixed sends every connection and datagram, even where proxy.allow does not name it.",
 		},
 		{
 			"proxy.mark", number(&o.Mark, 0, math.MaxUint32, ""), "0, no mark",
@@ -147,7 +147,7 @@ func proxyFields(o *proxy.Options) []field {
 		},
 		{
 			"proxy.forward", &mapping[addrPort, addrPort]{&o.Forward, destinationRule(), upstreamRule()}, "none",
-			"Destinations that are replaced by another before proxy.allow is asked, such as a DNS server for clients.",
+			"Destinations that are replaced by another, such as the address of a DNS server for clients. What they are replaced by is reached even where proxy.allow does not name it.",
 		},
 	}, udpFields(&o.UDP)...)
 }
