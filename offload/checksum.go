@@ -70,14 +70,11 @@ func sumBlocks(acc uint64, b []byte) (sum uint64, rest []byte) {
 }
 
 // SumParts adds n bytes from offset off of the parts, taken as one, to initial.
-// It reports whether the parts hold that many.
+// It reports whether the parts hold that many. n must not be negative.
 func SumParts(parts [][]byte, off, n int, initial uint16) (sum uint16, ok bool) {
 	sum = initial
 	odd := false
 	for _, b := range parts {
-		if n == 0 {
-			break
-		}
 		if off >= len(b) {
 			off -= len(b)
 			continue
@@ -107,7 +104,7 @@ func addPart(sum, part uint16, odd bool) uint16 {
 // add16 is the ones' complement sum of a and b.
 func add16(a, b uint16) uint16 {
 	s := uint32(a) + uint32(b)
-	return uint16(s + s>>16)
+	return uint16((s + s>>16) & 0xffff)
 }
 
 // fold reduces a sum of words to one of 16 bits.
@@ -116,7 +113,7 @@ func fold(s uint64) uint16 {
 	s = s>>32 + s&0xffffffff
 	s = s>>16 + s&0xffff
 	s = s>>16 + s&0xffff
-	return uint16(s)
+	return uint16(s & 0xffff)
 }
 
 // toNative swaps x's bytes on a little-endian host.
@@ -130,7 +127,7 @@ func toNative(x uint16) uint16 {
 // RFC 8200, section 8.1 (IPv6), by the family of src. length is that of the
 // transport header and its payload. It is what a partial checksum field holds.
 func PseudoSum(src, dst netip.Addr, proto uint8, length int) uint16 {
-	s := uint64(proto) + uint64(uint32(length))
+	s := uint64(proto) + uint64(length)
 	if src.Is4() {
 		a, b := src.As4(), dst.As4()
 		s += uint64(binary.BigEndian.Uint32(a[:]))

@@ -44,7 +44,7 @@ const goldenTCP6 = `
 fd 00 00 18 00 00 00 00 00 00 00 00 00 00 00 02
 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01
 9c 40 00 50
-ff ff ff fe 01 02 03 04
+fffffffe 01020304        // seq 2^32-2, ack
 80 18 fa f0              // 8 words, PSH ACK
 bd 47 00 00
 01 01 08 0a 00 00 00 64 00 00 00 32
@@ -95,11 +95,11 @@ c6 12 00 02 c0 00 02 01
 // wrap inside it.
 const goldenSuper4 = `
 45 00 00 3e
-ff ff 40 00              // identification 65535
+ffff 40 00               // identification 65535
 40 06 b2 a4
 c6 12 00 02 c0 00 02 01
 9c 40 00 50
-ff ff ff fc 01 02 03 04  // seq 2^32-4
+fffffffc 01020304        // seq 2^32-4
 80 99 fa f0              // CWR ACK PSH FIN
 88 46 00 00              // pseudo-header sum
 01 01 08 0a 00 00 00 64 00 00 00 32
@@ -107,9 +107,9 @@ ff ff ff fc 01 02 03 04  // seq 2^32-4
 `
 
 var goldenSegments4 = []string{`
-45 00 00 38 ff ff 40 00 40 06 b2 aa c6 12 00 02 c0 00 02 01
+45 00 00 38 ffff 40 00 40 06 b2 aa c6 12 00 02 c0 00 02 01
 9c 40 00 50
-ff ff ff fc 01 02 03 04
+fffffffc 01020304
 80 90 fa f0              // CWR ACK
 8d 42 00 00
 01 01 08 0a 00 00 00 64 00 00 00 32

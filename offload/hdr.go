@@ -16,11 +16,11 @@ const (
 	GSOUDP   GSOType = 3 // UFO, IP fragments of one datagram; never accepted
 	GSOTCPv6 GSOType = 4
 	GSOUDPL4 GSOType = 5 // USO, one datagram a segment
-
-	// GSOECN is a bit on top of a TCP type: the superframe carries CWR, which
-	// belongs on its first segment alone (RFC 3168, section 6.1.2).
-	GSOECN GSOType = 0x80
 )
+
+// GSOECN is a bit on top of a TCP type: the superframe carries CWR, which belongs
+// on its first segment alone (RFC 3168, section 6.1.2).
+const GSOECN = 0x80
 
 // Base returns t without the ECN bit.
 func (t GSOType) Base() GSOType { return t &^ GSOECN }

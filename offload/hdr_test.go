@@ -3,6 +3,7 @@ package offload
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 )
 
@@ -149,6 +150,7 @@ func TestCheck(t *testing.T) {
 		{"start behind IPv4 options missed", plainTCP, unhex(goldenOptions4), BadHdr},
 		{"partial ICMP", Hdr{Flags: FlagNeedsCsum, CsumStart: 20, CsumOffset: 2}, unhex(goldenICMP4), BadHdr},
 		{"partial fragment", plainUDP, unhex(goldenFragment4), BadHdr},
+		{"partial empty fragment", plainUDP, edit(goldenFragment4, 2, 0, 20), BadHdr},
 		{"partial UDP short of the packet", plainUDP, edit(goldenUDP4, 24, 0, 9), BadHdr},
 		{"ECN", ecn, unhex(goldenSuper4), OK},
 		{"ECN on UDP", ecnUDP, unhex(goldenSuper6), BadHdr},
@@ -216,7 +218,7 @@ func FuzzHdr(f *testing.F) {
 	add := func(h Hdr, s string) {
 		b := make([]byte, HdrLen)
 		h.Encode(b)
-		f.Add(append(b, unhex(s)...))
+		f.Add(slices.Concat(b, unhex(s)))
 	}
 	add(hdrSuper4, goldenSuper4)
 	add(hdrSuper6, goldenSuper6)

@@ -67,12 +67,9 @@ type Packet struct {
 // Parse reads the headers of one frame of total bytes. head is its beginning: all
 // of it, or as much as holds every header; headers that end beyond head are
 // Truncated. 128 bytes are enough for IPv4 (at most 60+60) and for IPv6 with up
-// to 28 bytes of extension headers under the longest TCP header, 68 under the
-// usual. Transport checksums are not verified.
+// to 24 bytes of extension headers under the longest TCP header, 56 under the
+// usual 32. Transport checksums are not verified.
 func Parse(p *Packet, head []byte, total int) Verdict {
-	if len(head) > total {
-		head = head[:max(total, 0)]
-	}
 	if len(head) == 0 {
 		return Truncated
 	}

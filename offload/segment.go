@@ -21,7 +21,9 @@ type Segmenter struct {
 	parts [][]byte // parts after it
 
 	v4, tcp bool
-	l3Len   int
+	l3Len   int    // offset of the transport header in hdr
+	ipLen   uint16 // what the IP length field says beyond the payload
+	l4Len   uint16 // what the transport length says beyond the payload
 	size    int    // payload bytes a segment
 	left    int    // payload bytes not yet handed out
 	ipSum   uint16 // IPv4 header without total length, identification and checksum
@@ -63,6 +65,12 @@ func (s *Segmenter) Reset(h *Hdr, p *Packet, head []byte, payload [][]byte) Verd
 	s.l3Len = p.L3Len
 	s.size, s.left = int(h.GSOSize), p.PayloadLen
 	s.first = true
+	ipLen := hdrLen
+	if !s.v4 {
+		ipLen -= ipv6HdrLen
+	}
+	s.ipLen = uint16(ipLen)   //nolint:gosec // the superframe's own field holds more
+	s.l4Len = uint16(p.L4Len) //nolint:gosec // at most 60
 	s.sumHeaders(p)
 	return OK
 }
@@ -99,15 +107,14 @@ func (s *Segmenter) Next(out *Segment) bool {
 	}
 	n := min(s.left, s.size)
 	s.left -= n
-	sum := s.take(n)
-	l4Len := len(s.hdr) - s.l3Len + n
-	sum = add16(sum, add16(s.l4Sum, uint16(l4Len)))
+	size := uint16(n) //nolint:gosec // at most the GSO size
+	sum := add16(s.take(n), add16(s.l4Sum, s.l4Len+size))
 	if s.tcp {
-		s.putTCP(n, sum)
+		s.putTCP(size, sum)
 	} else {
-		s.putUDP(l4Len, sum)
+		s.putUDP(s.l4Len+size, sum)
 	}
-	s.putIP(s.l3Len + l4Len)
+	s.putIP(s.ipLen + size)
 	s.first = false
 	*out = Segment{Head: s.hdr, Payload: s.vec, Len: len(s.hdr) + n}
 	return true
@@ -139,9 +146,9 @@ func (s *Segmenter) take(n int) (sum uint16) {
 	return sum
 }
 
-// putTCP writes the fields that differ between segments of n payload bytes: FIN
+// putTCP writes what differs between segments, this one of size payload bytes: FIN
 // and PSH belong on the last, CWR on the first (RFC 3168, section 6.1.2).
-func (s *Segmenter) putTCP(n int, sum uint16) {
+func (s *Segmenter) putTCP(size, sum uint16) {
 	tcp := s.hdr[s.l3Len:]
 	flags := s.flags
 	if s.left > 0 {
@@ -152,30 +159,30 @@ func (s *Segmenter) putTCP(n int, sum uint16) {
 	}
 	binary.BigEndian.PutUint32(tcp[4:], s.seq)
 	tcp[13] = flags
-	sum = add16(sum, add16(uint16(s.seq>>16), uint16(s.seq)))
+	sum = add16(sum, add16(uint16(s.seq>>16), uint16(s.seq&0xffff)))
 	sum = add16(sum, uint16(flags))
 	binary.BigEndian.PutUint16(tcp[CsumOffsetTCP:], ^sum)
-	s.seq += uint32(n)
+	s.seq += uint32(size)
 }
 
 // putUDP writes the length of one datagram, which the sum holds once already, as
 // the pseudo-header's.
-func (s *Segmenter) putUDP(length int, sum uint16) {
+func (s *Segmenter) putUDP(length, sum uint16) {
 	udp := s.hdr[s.l3Len:]
-	binary.BigEndian.PutUint16(udp[4:], uint16(length))
-	binary.BigEndian.PutUint16(udp[CsumOffsetUDP:], notZero(^add16(sum, uint16(length))))
+	binary.BigEndian.PutUint16(udp[4:], length)
+	binary.BigEndian.PutUint16(udp[CsumOffsetUDP:], notZero(^add16(sum, length)))
 }
 
-// putIP writes the length of a packet of length bytes. An IPv4 identification
-// grows by one a segment, as inet_gso_segment has it without SKB_GSO_TCP_FIXEDID.
-func (s *Segmenter) putIP(length int) {
+// putIP writes the IP length field. An IPv4 identification grows by one a segment,
+// as inet_gso_segment has it without SKB_GSO_TCP_FIXEDID.
+func (s *Segmenter) putIP(length uint16) {
 	if !s.v4 {
-		binary.BigEndian.PutUint16(s.hdr[4:], uint16(length-ipv6HdrLen))
+		binary.BigEndian.PutUint16(s.hdr[4:], length)
 		return
 	}
-	binary.BigEndian.PutUint16(s.hdr[2:], uint16(length))
+	binary.BigEndian.PutUint16(s.hdr[2:], length)
 	binary.BigEndian.PutUint16(s.hdr[4:], s.ipID)
-	sum := add16(s.ipSum, add16(uint16(length), s.ipID))
+	sum := add16(s.ipSum, add16(length, s.ipID))
 	binary.BigEndian.PutUint16(s.hdr[10:], ^sum)
 	s.ipID++
 }

@@ -105,6 +105,23 @@ func TestSegmenterReset(t *testing.T) {
 	}
 }
 
+// A superframe that was refused leaves nothing of the one before.
+func TestSegmenterRefusedAfterBegun(t *testing.T) {
+	frame := unhex(goldenSuper4)
+	var p Packet
+	Parse(&p, frame, len(frame))
+	var s Segmenter
+	var seg Segment
+	h := hdrSuper4
+	if s.Reset(&h, &p, frame, nil) != OK || !s.Next(&seg) {
+		t.Fatal("no segment")
+	}
+	h.GSOSize = 0
+	if v := s.Reset(&h, &p, frame, nil); v != BadHdr || s.Next(&seg) {
+		t.Errorf("%v, and a segment", v)
+	}
+}
+
 // segmentFault looks for what is wrong with segment i of a superframe cut at off,
 // the plain way. last says that no segment follows.
 func segmentFault(o superOpts, b []byte, i, off int, last bool) string {
@@ -201,6 +218,14 @@ func TestSegmenter(t *testing.T) {
 			checkSegments(t, tt.opts, full[:tt.n], []byte{1, 0, 255, 3})
 		})
 	}
+}
+
+// A datagram whose checksum comes out as zero carries the other zero.
+func TestSegmenterZeroChecksum(t *testing.T) {
+	o := superOpts{udp: true, size: 2}
+	h, frame := makeSuper(o, []byte{0, 0, 0, 0})
+	csum := segments(t, h, frame, 28, nil)[0][26:28]
+	checkSegments(t, o, append([]byte{0, 0}, csum...), nil)
 }
 
 // FuzzSegment checks the segments of any superframe against its description, with

@@ -70,7 +70,7 @@ func load16(parts [][]byte, off int) uint16 {
 
 // store16 writes v at offset off of the parts, as far as they reach.
 func store16(parts [][]byte, off int, v uint16) {
-	for i, x := range [2]byte{byte(v >> 8), byte(v)} {
+	for i, x := range [2]byte{byte(v >> 8), byte(v & 0xff)} {
 		if p := byteAt(parts, off+i); p != nil {
 			*p = x
 		}
