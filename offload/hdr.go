@@ -47,7 +47,7 @@ func (t GSOType) String() string {
 }
 
 // The flags of linux/virtio_net.h (VIRTIO_NET_HDR_F_*). Others are ignored, as
-// virtio 1.2, section 5.1.6.4.1 wants it.
+// virtio 1.2, section 5.1.6.4.2 wants it.
 const (
 	FlagNeedsCsum = 1 // the checksum field holds the pseudo-header sum only
 	FlagDataValid = 2 // the checksum was verified, or the frame never left the host
