@@ -56,6 +56,7 @@ func (q *queue) rxLoop() error {
 	defer func() {
 		if q.body != nil {
 			q.body.Release()
+			q.body = nil
 		}
 	}()
 	for i := 1; ; i++ {
