@@ -105,6 +105,11 @@ var table = map[string]row{
 		ours:   []string{"tundev"},
 		theirs: []string{netlink, netns},
 	},
+	"internal/demo": {
+		why:   "demo plays client and server around a gateway that its caller starts",
+		ours:  []string{"internal/nsrun", "proxy", "tundev"},
+		tests: []string{"config", "internal/gateway"},
+	},
 	"internal/testutil": {
 		why:    "testutil builds networks for tests, below every package under test",
 		ours:   []string{"offload", "tundev"},
@@ -114,8 +119,11 @@ var table = map[string]row{
 		why: "archtest looks at the others as text",
 	},
 	"cmd/gateway": {
-		why:    "cmd/gateway is flags, signals and exit codes; the rest is in internal/gateway",
-		ours:   []string{"config", "internal/gateway", "internal/nsrun"},
+		why: "cmd/gateway makes flags into Options and errors into exit codes; the stack is internal/gateway's",
+		ours: []string{
+			"config", "internal/gateway", "internal/nsrun", "internal/demo",
+			"admin", "metrics", "proxy", "tundev",
+		},
 		theirs: []string{kong, zap},
 	},
 	"e2e": {
