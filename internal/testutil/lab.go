@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ var (
 	TunV6     = netip.MustParseAddr("fd00:18::1")       //
 	LocalNet4 = netip.MustParsePrefix("203.0.113.0/24") // every address of it is the server namespace's
 	LocalNet6 = netip.MustParsePrefix("fd00:113::/64")
+	SilentV4  = netip.MustParseAddr("198.51.100.1") // the server namespace drops what is sent here
+	SilentV6  = netip.MustParseAddr("fd00:51::1")   //
 )
 
 // TunName is the device of examples/direct.yaml and examples/echo.yaml.
@@ -100,16 +103,41 @@ func (l *Lab) wire() error {
 		fmt.Sprintf("addr add %s/128 dev lo", ServerV6),
 		fmt.Sprintf("route add local %s dev lo", LocalNet4),
 		fmt.Sprintf("-6 route add local %s dev lo", LocalNet6),
+		fmt.Sprintf("route add blackhole %s", SilentV4),
+		fmt.Sprintf("-6 route add blackhole %s", SilentV6),
 		"link set up0 up",
 		fmt.Sprintf("route add default via %s", ClientV4),
 		fmt.Sprintf("-6 route add default via %s", ClientV6))
 	if err != nil {
 		return err
 	}
-	return l.Client.IP(
+	err = l.Client.IP(
 		fmt.Sprintf("route add default via %s", RouterV4),
 		fmt.Sprintf("-6 route add default via %s", RouterV6))
+	if err != nil {
+		return err
+	}
+	return l.awaitLink()
 }
+
+// awaitLink waits until both sides answer. IPv6 addresses come up with the link's
+// carrier, which the kernel may report a second late; packets sent before then
+// would be lost, or wait for it.
+func (l *Lab) awaitLink() error {
+	for _, to := range []netip.Addr{RouterV4, RouterV6} {
+		err := Poll(linkTimeout, func() error {
+			_, err := l.Client.Output("ping", "-n", "-c", "1", "-W", "0.2", to.String())
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkTimeout bounds the wait for a fresh veth pair to carry packets.
+const linkTimeout = 5 * time.Second
 
 // RouteIntoDevice sends everything that does not carry the gateway's mark, nor an
 // upstream address already, into the device. The rules survive the device; the
@@ -141,6 +169,7 @@ func Tune(n *Namespace) error {
 		{"ipv4/ip_local_port_range", "10000 65000"},
 		{"ipv4/conf/all/rp_filter", "0"}, // the way back differs from the way there
 		{"ipv4/conf/default/rp_filter", "0"},
+		{"ipv6/conf/default/accept_dad", "0"}, // nobody else is there
 		{"ipv4/ping_group_range", "0 2147483647"},
 	} {
 		if err := n.Sysctl(s[0], s[1]); err != nil {

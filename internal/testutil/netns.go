@@ -183,7 +183,12 @@ func (n *Namespace) Listen(address string) (net.Listener, error) {
 	return l, err
 }
 
-// ListenPacket opens a UDP socket inside the namespace.
+// packetBuffer is the receive buffer of a UDP server, in bytes: the kernel's 208
+// KiB hold some 160 datagrams, and tests send more than that at once.
+const packetBuffer = 8 << 20
+
+// ListenPacket opens a UDP socket inside the namespace, with a receive buffer that
+// holds a burst.
 func (n *Namespace) ListenPacket(address string) (*net.UDPConn, error) {
 	var c net.PacketConn
 	err := n.Do(func() (err error) {
@@ -193,7 +198,19 @@ func (n *Namespace) ListenPacket(address string) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.UDPConn), nil
+	conn := c.(*net.UDPConn)
+	rc, err := conn.SyscallConn()
+	if err == nil {
+		cerr := rc.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, packetBuffer)
+		})
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // ip runs one iproute2 command; its error says which and what the tool said.

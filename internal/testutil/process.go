@@ -221,3 +221,21 @@ func (n *Namespace) Output(name string, args ...string) (string, error) {
 	}
 	return stdout, err
 }
+
+// KillAll ends every process left in the namespace, and names them.
+func (n *Namespace) KillAll() (left string, err error) {
+	out, err := exec.Command("ip", "netns", "pids", n.Name).Output()
+	if err != nil {
+		return "", err
+	}
+	for _, f := range strings.Fields(string(out)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil || pid == os.Getpid() {
+			continue // one of our own threads is on a visit
+		}
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		left += fmt.Sprintf("%d (%s) ", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte(" ")))
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return left, nil
+}

@@ -1,0 +1,23 @@
+// Package e2e proves with real clients what the gateway promises.
+//
+// Every test builds two network namespaces of its own (internal/testutil), starts
+// the built binary in the client's, and uses curl, iperf3, dig, ping and plain
+// kernel sockets through the device, over IPv4 and IPv6:
+//
+//	bulk_test.go       files and iperf3 both ways, intact, in superframes
+//	tcp_test.go        2,000 connections at once, half-close, refusal, silence, abort
+//	flow_test.go       back-pressure, idle and drain timeouts
+//	udp_test.go        datagrams of every size, closed ports, DNS, ping, fragments
+//	policy_test.go     destinations that are denied, the admin server out of reach
+//	echo_test.go       every address and port answered by the program itself
+//	lifecycle_test.go  device lost, link down, SIGTERM and SIGKILL under load
+//	startup_test.go    configs with faults, a name taken, no permission
+//	exec_test.go       gateway exec and gateway demo, as root and without
+//
+// Whatever a test does, the namespace of the gateway holds no conntrack entry at
+// its end, the gateway has neither died nor printed a panic or a data race, and no
+// process is left.
+//
+// They need root and fail with one sentence without it. TUNGATE_E2E_RACE=1 builds
+// the gateway with the race detector.
+package e2e
