@@ -7,7 +7,8 @@ import (
 )
 
 // guard is the martian filter (RFC 1812, section 5.3.7; RFC 4291, section 2.5),
-// which gVisor switches off for an endpoint with CapabilityLoopback.
+// which gVisor switches off for an endpoint with CapabilityLoopback, and keeps out
+// what the stack behind it would take on trust.
 type guard struct {
 	sources []netip.Prefix
 }
@@ -21,6 +22,10 @@ func (g *guard) check(p *offload.Packet) (DropReason, bool) {
 		return DropSource, true
 	case !unicast(p.Dst):
 		return DropDestination, true
+	case p.Fragment && p.Proto == offload.ProtoTCP:
+		// gVisor would take the reassembled segment for verified. TCP has no
+		// need of fragments (RFC 9293, section 3.7.2: it does path MTU discovery).
+		return DropFragment, true
 	case p.Src == p.Dst && p.SrcPort == p.DstPort && p.L4Len != 0:
 		return DropLand, true
 	}

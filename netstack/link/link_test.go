@@ -180,6 +180,23 @@ func TestInboundSuperframe(t *testing.T) {
 	}
 }
 
+// mutate returns p with byte i set to v.
+func mutate(p []byte, i int, v byte) []byte {
+	p = bytes.Clone(p)
+	p[i] = v
+	return p
+}
+
+// fragment returns the IPv4 packet p as its own first fragment.
+func fragment(p []byte) []byte {
+	p = bytes.Clone(p)
+	ip := header.IPv4(p)
+	ip.SetFlagsFragmentOffset(header.IPv4FlagMoreFragments, 0)
+	ip.SetChecksum(0)
+	ip.SetChecksum(^ip.CalculateChecksum())
+	return p
+}
+
 // TestInboundDrops has a row for each way a frame is refused.
 func TestInboundDrops(t *testing.T) {
 	good := tcpPacket(client4, server4, []byte("hello"))
@@ -205,6 +222,9 @@ func TestInboundDrops(t *testing.T) {
 		{"csum_start off", offload.Hdr{Flags: offload.FlagNeedsCsum, CsumStart: 19, CsumOffset: 16}, good, link.DropBadHdr},
 		{"GSO of the other family", offload.Hdr{Flags: offload.FlagNeedsCsum, CsumStart: 20, CsumOffset: 16, GSOType: offload.GSOTCPv6, GSOSize: 100}, good, link.DropBadHdr},
 		{"USO, which is off", offload.Hdr{Flags: offload.FlagNeedsCsum, CsumStart: 20, CsumOffset: 16, GSOType: offload.GSOUDPL4, GSOSize: 100}, good, link.DropBadHdr},
+		{"UFO", offload.Hdr{Flags: offload.FlagNeedsCsum, CsumStart: 20, CsumOffset: 16, GSOType: offload.GSOUDP, GSOSize: 100}, good, link.DropGSO},
+		{"TCP header length", offload.Hdr{}, mutate(good, 32, 0x40), link.DropTransport},
+		{"TCP fragment", offload.Hdr{}, fragment(good), link.DropFragment},
 		{"source multicast", offload.Hdr{}, other("224.0.0.1", "192.0.2.1"), link.DropSource},
 		{"source loopback", offload.Hdr{}, other("127.0.0.1", "192.0.2.1"), link.DropSource},
 		{"source 0.0.0.0", offload.Hdr{}, other("0.0.0.0", "192.0.2.1"), link.DropSource},

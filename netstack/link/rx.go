@@ -187,6 +187,11 @@ func dropOf(v offload.Verdict) DropReason {
 		return DropBadIP
 	case offload.BadHdr:
 		return DropBadHdr
+	case offload.BadTransport:
+		return DropTransport
+	case offload.BadGSO:
+		return DropGSO
+	case offload.OK, offload.Truncated, offload.NumVerdicts:
 	}
 	return DropTruncated
 }

@@ -10,8 +10,10 @@ const (
 	DropBadHdr                       // virtio_net_hdr contradicts the packet
 	DropBadVersion                   // neither IPv4 nor IPv6
 	DropBadIP                        // IP header length, total length or checksum wrong
+	DropTransport                    // TCP, UDP or ICMP header wrong
 	DropChecksum                     // transport checksum wrong
 	DropGSO                          // superframe of a type not enabled
+	DropFragment                     // fragment of a TCP segment: its checksum cannot be verified
 
 	DropSource      // source no unicast address or not in Options.Sources
 	DropDestination // destination loopback, unspecified, broadcast or reserved
@@ -26,7 +28,8 @@ const (
 
 var dropNames = [NumDropReasons]string{
 	DropTruncated: "truncated", DropBadHdr: "bad_vnet_hdr", DropBadVersion: "bad_version",
-	DropBadIP: "bad_ip_header", DropChecksum: "bad_checksum", DropGSO: "gso_type",
+	DropBadIP: "bad_ip_header", DropTransport: "bad_transport_header", DropChecksum: "bad_checksum",
+	DropGSO: "gso_type", DropFragment: "tcp_fragment",
 	DropSource: "martian_source", DropDestination: "martian_destination",
 	DropMulticast: "multicast", DropLand: "land",
 	DropTxFull: "tx_full", DropTxError: "tx_error", DropTxBuild: "tx_build",
