@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"syscall"
@@ -85,11 +86,9 @@ func prepare(w wire, s setup) error {
 	}
 	facts.Name, facts.MTU, facts.Features = dev.Name(), dev.MTU(), dev.Features()
 	facts.Notes = append(facts.Notes, dev.Notes()...)
-	ifi, err := net.InterfaceByName(facts.Name)
-	if err != nil {
+	if err := facts.lookAt(facts.Name); err != nil {
 		return fail(err, "the new device cannot be seen: %v", err)
 	}
-	facts.Index = ifi.Index
 	// Mounts of the host may arrive (and leave: a slave does not keep a medium
 	// busy), none of ours travels to it.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
@@ -101,6 +100,22 @@ func prepare(w wire, s setup) error {
 	}
 	facts.Notes = append(facts.Notes, notes...)
 	return sendDevice(w, dev, facts)
+}
+
+// lookAt fills in what the namespace says of the interface.
+func (f *Facts) lookAt(name string) error {
+	ifi, err := net.InterfaceByName(name)
+	if err != nil {
+		return err
+	}
+	f.Index = ifi.Index
+	addrs, err := ifi.Addrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			f.Addresses = append(f.Addresses, p)
+		}
+	}
+	return err
 }
 
 func createDevice(s setup) (*tundev.Device, error) {

@@ -40,6 +40,9 @@ type Facts struct {
 	MTU      tundev.MTU
 	Index    int // the interface's index in its namespace
 	Features tundev.Features
+	// Addresses are those that the device has, which may be fewer than asked
+	// for: Notes says why.
+	Addresses []netip.Prefix
 	// UserNS says that the command runs in a user namespace of its own.
 	UserNS bool
 	// Notes lists, a sentence each, what could not be done but does not keep

@@ -117,6 +117,7 @@ func TestFacts(t *testing.T) {
 		Offload: tundev.Offload{TSO: tundev.Off},
 	}})
 	f := c.Facts()
+	equal(t, "addresses", f.Addresses, []netip.Prefix{netip.MustParsePrefix("198.18.0.2/24")})
 	if f.Name != "gate7" || f.MTU != 1400 || f.Index != 2 || f.Features.TSO || f.UserNS == privileged() || len(f.Notes) != 0 {
 		t.Errorf("facts: %+v", f)
 	}
