@@ -119,8 +119,6 @@ func (d *Device) identify(fd int) error {
 		return fmt.Errorf("device %s is a TAP: make it with mode tun", d.name)
 	case flags&unix.IFF_VNET_HDR == 0:
 		return fmt.Errorf("device %s was made without vnet_hdr: open it with IFF_VNET_HDR", d.name)
-	case flags&unix.IFF_NO_PI == 0:
-		return fmt.Errorf("device %s was made with packet information: open it with IFF_NO_PI", d.name)
 	}
 	return nil
 }

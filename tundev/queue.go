@@ -84,12 +84,22 @@ func (q *fileQueue) do(iov []unix.Iovec, wait bool) (int, error) {
 	err := q.rc.Read(op.fn)
 	op.iov = nil
 	if err != nil {
-		return 0, pollError(err)
+		return 0, q.why()
 	}
 	if op.err != 0 {
 		return 0, ioError(op.err)
 	}
 	return op.n, nil
+}
+
+// why tells apart the two ends of waiting: the file was closed here, or the kernel
+// reports EPOLLERR, which a TUN does once it is deleted (tun.c, tun_chr_poll) and
+// which the runtime's poller answers with an error of its own.
+func (q *fileQueue) why() error {
+	if q.rc.Control(func(uintptr) {}) != nil {
+		return net.ErrClosed
+	}
+	return ErrGone
 }
 
 type writeOp struct {
@@ -117,20 +127,12 @@ func (q *fileQueue) WriteFrame(iov []unix.Iovec) error {
 	op.iov = nil
 	q.writes.Put(op)
 	if err != nil {
-		return pollError(err)
+		return net.ErrClosed
 	}
 	if errno != 0 {
 		return ioError(errno)
 	}
 	return nil
-}
-
-// pollError translates what package os says of a closed file.
-func pollError(err error) error {
-	if errors.Is(err, os.ErrClosed) {
-		return net.ErrClosed
-	}
-	return err
 }
 
 // ioError translates a deleted device: EBADFD from tun.c's file operations once
