@@ -10,6 +10,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/tungate/tungate/config"
+	"github.com/tungate/tungate/internal/demo"
 	"github.com/tungate/tungate/internal/nsrun"
 )
 
@@ -30,6 +32,7 @@ const (
 type cli struct {
 	Run     runCmd     `cmd:"" help:"Serve a device as a config file says, until SIGTERM or SIGINT."`
 	Exec    execCmd    `cmd:"" help:"Run a program in a network namespace of its own, whose only way out is the gateway. Needs no root."`
+	Demo    demoCmd    `cmd:"" help:"See the gateway work: a private namespace, real clients, every byte checked, figures at the end. Needs no root."`
 	Check   checkCmd   `cmd:"" help:"Report every fault in a config file."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -38,6 +41,9 @@ func main() {
 	// In the copies that exec and demo make of this program inside their
 	// namespace, this never returns.
 	nsrun.MaybeInit()
+	if code, ran := demo.MaybeRun(context.Background()); ran {
+		os.Exit(code)
+	}
 	os.Exit(execute(os.Args[1:]))
 }
 
