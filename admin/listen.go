@@ -129,8 +129,7 @@ func explainUnix(path string, err error) error {
 
 // errnoOf strips the wrapping that would repeat the address or the path.
 func errnoOf(err error) error {
-	var e syscall.Errno
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
 		return e
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -91,9 +92,7 @@ func (r *running) ask(t *testing.T, method, path string, header http.Header) rep
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	if h := header.Get("Host"); h != "" {
 		req.Host = h
 	}
@@ -295,7 +294,7 @@ func TestCloseCutsWhatHangs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		if _, err := io.WriteString(c, request); err != nil {
 			t.Fatal(err)
 		}

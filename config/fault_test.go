@@ -3,6 +3,8 @@ package config
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"io/fs"
 	"strings"
 	"testing"
 )
@@ -56,6 +58,31 @@ proxy:
 12:3: proxy.mark: "0x100000000" is out of range; use a whole number from 0 to 4294967295
 13:3: proxy.connect_timeout: "10us" is less than 1ms; use a time with its unit, such as 500ms, 10s, 5m or 2h
 14:3: proxy.idle_timeout: "never" is not a time; use a time with its unit, such as 30s, 5m or 2h, or off
+`,
+	},
+	{
+		"names", `device: {name: tun%s}
+proxy:
+  handler: ""
+  interface: eth%d
+`, `
+1:10: device.name: "tun%s" holds a % that is not the only %d; use an interface name of up to 15 letters, such as tun0 or tun%d
+3:3: proxy.handler: "" is empty; use direct, fixed or echo
+4:3: proxy.interface: "eth%d" holds a %; use the name of an interface, such as eth0
+`,
+	},
+	{
+		"more names", `device: {name: ..}
+proxy: {interface: an-interface-name, allow: [all, {a: b}], udp: {max_sessions: 99999999999999999999}}
+stack: {tcp: {receive_buffer: 99999999999GiB, send_buffer: much}}
+`, `
+1:10: device.name: ".." is no name the kernel takes; use an interface name of up to 15 letters, such as tun0 or tun%d
+2:9: proxy.interface: "an-interface-name" is longer than the kernel's 15 bytes
+2:47: proxy.allow[0]: "all" is not known; use loopback, self, link-local, multicast or embedded
+2:52: proxy.allow[1]: a block of fields stands where a single value should; use loopback, self, link-local, multicast or embedded
+2:67: proxy.udp.max_sessions: "99999999999999999999" is out of range; use a whole number from 1 to 2147483647
+3:15: stack.tcp.receive_buffer: "99999999999GiB" is out of range; use a size from 4KiB to 64MiB, such as 4MiB
+3:47: stack.tcp.send_buffer: "much" is not a size; use a size from 4KiB to 64MiB, such as 4MiB
 `,
 	},
 	{
@@ -261,6 +288,45 @@ func TestDeepNesting(t *testing.T) {
 	for _, n := range []int{9_000, 100_000} {
 		if _, err := Parse("f.yaml", []byte("device: "+strings.Repeat("[", n)+strings.Repeat("]", n))); err == nil {
 			t.Errorf("%d nested lists are accepted", n)
+		}
+	}
+}
+
+// TestProblemPosition: a problem is put on its field, else on what is around it.
+func TestProblemPosition(t *testing.T) {
+	r := &reader{positions: map[string]position{"a": {1, 1}, "a.b": {2, 3}, "a.b[0]": {3, 5}}}
+	for _, path := range []string{"a.b[0]", "a.b[1]", "a.b[[::1]:53]", "a.c", "a.c.d", "z"} {
+		r.addProblem(problem{path, "wrong"})
+	}
+	want := []position{{3, 5}, {2, 3}, {2, 3}, {1, 1}, {1, 1}, {1, 1}}
+	for i, f := range r.faults {
+		if got := (position{f.Line, f.Column}); got != want[i] {
+			t.Errorf("%s is put on %v, not %v", f.Field, got, want[i])
+		}
+	}
+}
+
+func TestLocate(t *testing.T) {
+	for message, want := range map[string]problem{
+		"mtu: too small":                  {"device.mtu", "too small"},
+		"offload.tso: on needs: checksum": {"device.offload.tso", "on needs: checksum"},
+		"addresses[3]: bad":               {"device.addresses[3]", "bad"},
+		"forward[[::1]:53]: bad":          {"device.forward[[::1]:53]", "bad"},
+		"All of it is wrong":              {"device", "All of it is wrong"},
+	} {
+		if got := locate("device", errors.New(message)); got != want {
+			t.Errorf("%q is %+v, not %+v", message, got, want)
+		}
+	}
+}
+
+func TestExplainRead(t *testing.T) {
+	for err, want := range map[error]string{
+		fs.ErrPermission: "this user may not read the file; change its owner or mode",
+		io.ErrNoProgress: "cannot be read: multiple Read calls return no data or error",
+	} {
+		if got := explainRead(err); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (t *rule[T]) readText(r *reader, p position, path string, n *yaml.Node) (v 
 	if err == nil {
 		return v, true
 	}
-	if full := advice(""); errors.As(err, &full) {
+	if full, ok := errors.AsType[advice](err); ok {
 		r.add(p, path, "%s %s", quote(n.Value), full)
 	} else {
 		r.add(p, path, "%s %v; use %s", quote(n.Value), err, t.allowed)

@@ -44,8 +44,8 @@ func (r *reader) addProblem(p problem) {
 
 // parentPath cuts an index or the last name off: a.b[0] is in a.b, a.b in a.
 func parentPath(path string) string {
-	if i := strings.IndexByte(path, '['); i >= 0 {
-		return path[:i]
+	if before, _, ok := strings.Cut(path, "["); ok {
+		return before
 	}
 	if i := strings.LastIndexByte(path, '.'); i >= 0 {
 		return path[:i]

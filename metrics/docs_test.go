@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/netstack/link"
 )
 
 var update = flag.Bool("update", false, "write docs/metrics.md instead of comparing it")
@@ -41,6 +44,26 @@ func TestDocs(t *testing.T) {
 	}
 	if err := os.WriteFile(docsPath, []byte(want), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDocsExplainReasons: a reason that is not explained helps nobody.
+func TestDocsExplainReasons(t *testing.T) {
+	src, err := os.ReadFile(docsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reasons []string
+	for r := range link.NumDropReasons {
+		reasons = append(reasons, r.String())
+	}
+	for _, r := range flow.CloseReasons() {
+		reasons = append(reasons, r.String())
+	}
+	for _, r := range reasons {
+		if !strings.Contains(string(src), "\n| `"+r+"` | ") {
+			t.Errorf("%s has no row for the reason %s", docsPath, r)
+		}
 	}
 }
 
