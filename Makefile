@@ -25,6 +25,7 @@ build: ## the static binary, bin/gateway
 install: build ## bin/gateway and the systemd unit, under PREFIX (/usr/local)
 	install -D -m 0755 bin/gateway $(DESTDIR)$(PREFIX)/bin/gateway
 	install -D -m 0644 deploy/tungate.service $(DESTDIR)$(PREFIX)/lib/systemd/system/tungate.service
+	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/tungate.service
 
 .PHONY: docker
 docker: ## the container image, tungate:VERSION

@@ -135,6 +135,10 @@ var table = map[string]row{
 		ours:   []string{"internal/testutil", "flow"},
 		theirs: []string{kong, netlink, netns, yaml},
 	},
+	"deploy": {
+		why:   "deploy is manifests; its tests read the configs in them",
+		tests: []string{"config"},
+	},
 	"deploy/filecap": {
 		why: "filecap runs in the image's build, from the standard library alone",
 	},
