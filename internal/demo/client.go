@@ -108,28 +108,35 @@ func (c *client) connections(ctx context.Context, f target, r *familyResult) err
 	n := c.plan.Connections
 	c.say("%s: %s connections, %d at once, each with an HTTP body of %d KiB up or down", f.Name, thousands(int64(n)), c.plan.AtOnce, bodySize>>10)
 	start := time.Now()
-	err := each(n, c.plan.AtOnce, func(i int) error {
+	done, err := c.each(n, func(i int) error {
 		id := uint64(i)
 		if i%2 == 0 {
 			return c.get(ctx, f.HTTP, id)
 		}
 		return c.post(ctx, f.HTTP, id)
 	})
-	r.Connections, r.AtOnce, r.ConnectTime = n, c.plan.AtOnce, time.Since(start)
+	r.Connections, r.AtOnce, r.ConnectTime = done, min(done, c.plan.AtOnce), time.Since(start)
 	return err
 }
 
-// each calls do for 0 to n-1 on atOnce goroutines, and returns the first error,
-// after which it starts no more.
-func each(n, atOnce int, do func(i int) error) error {
+// each calls do for 0 to n-1 on AtOnce goroutines, until there was an error or its
+// patience ends. It returns how many calls there were, and the first error.
+func (c *client) each(n int, do func(i int) error) (int, error) {
 	var (
 		wg    sync.WaitGroup
 		next  atomic.Int64
+		calls atomic.Int64
 		first atomic.Pointer[error]
+		end   = time.Now().Add(c.plan.Patience)
 	)
-	for range min(n, atOnce) {
+	for range min(n, c.plan.AtOnce) {
 		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && first.Load() == nil; i = int(next.Add(1)) - 1 {
+			for first.Load() == nil && time.Now().Before(end) {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				calls.Add(1)
 				if err := do(i); err != nil {
 					first.CompareAndSwap(nil, &err)
 				}
@@ -138,9 +145,9 @@ func each(n, atOnce int, do func(i int) error) error {
 	}
 	wg.Wait()
 	if err := first.Load(); err != nil {
-		return *err
+		return int(calls.Load()), *err
 	}
-	return nil
+	return int(calls.Load()), nil
 }
 
 func (c *client) body(id uint64) io.Reader {
@@ -218,7 +225,7 @@ func (c *client) idle(ctx context.Context, r *results) error {
 			}
 		}
 	}()
-	err := each(len(conns), c.plan.AtOnce, func(i int) error {
+	opened, err := c.each(len(conns), func(i int) error {
 		f := c.plan.Families[i%len(c.plan.Families)]
 		conn, err := c.dial(ctx, f.Echo)
 		if err != nil {
@@ -230,8 +237,8 @@ func (c *client) idle(ctx context.Context, r *results) error {
 	if err != nil {
 		return err
 	}
-	r.Idle = len(conns)
-	c.checked.Add(int64(len(conns)))
+	r.Idle = opened
+	c.checked.Add(int64(opened))
 	return c.sample(sampleIdle)
 }
 
@@ -275,13 +282,15 @@ func (c *client) roundTrips(ctx context.Context, f target, r *familyResult) erro
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	took := make([]time.Duration, c.plan.RoundTrips)
-	for i := range took {
-		start := time.Now()
-		if err := roundTrip(conn, i); err != nil {
+	took := make([]time.Duration, 0, min(c.plan.RoundTrips, 1<<16))
+	end := time.Now().Add(c.plan.Patience)
+	for now := time.Now(); len(took) == 0 || len(took) < c.plan.RoundTrips && now.Before(end); {
+		if err := roundTrip(conn, len(took)); err != nil {
 			return err
 		}
-		took[i] = time.Since(start)
+		start := now
+		now = time.Now()
+		took = append(took, now.Sub(start))
 	}
 	c.checked.Add(int64(len(took)))
 	slices.Sort(took)

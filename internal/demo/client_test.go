@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -34,7 +35,7 @@ func serve(t *testing.T) *server {
 func testPlan(p ports) plan {
 	return plan{
 		Seed: testSeed, Limit: 20 * time.Second, Families: []target{{"IPv4", p}},
-		load: load{Connections: 10, AtOnce: 4, Idle: 5, RoundTrips: 20, Bulk: time.Millisecond},
+		load: load{Connections: 10, AtOnce: 4, Idle: 5, RoundTrips: 20, Patience: 10 * time.Second, Bulk: time.Millisecond},
 	}
 }
 
@@ -216,19 +217,34 @@ func TestClientLimit(t *testing.T) {
 	}
 }
 
+// TestClientPatience: on a slow machine the demo is shorter, not longer.
+func TestClientPatience(t *testing.T) {
+	p := testPlan(serve(t).ports)
+	p.Connections, p.RoundTrips, p.Patience = 1<<30, 1<<30, 50*time.Millisecond
+	events, err := play(t, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := events[len(events)-1].Result
+	if f := r.Families[0]; f.Connections < 1 || f.Connections == 1<<30 || f.AtOnce > p.AtOnce || f.P50 <= 0 {
+		t.Errorf("results: %+v", f)
+	}
+}
+
 func TestEach(t *testing.T) {
 	var seen [100]atomic.Int64
-	if err := each(len(seen), 7, func(i int) error { seen[i].Add(1); return nil }); err != nil {
-		t.Fatal(err)
+	c := &client{plan: testPlan(ports{})}
+	n, err := c.each(len(seen), func(i int) error { seen[i].Add(1); return nil })
+	if n != len(seen) || err != nil {
+		t.Errorf("%d calls, %v", n, err)
 	}
 	for i := range seen {
 		if n := seen[i].Load(); n != 1 {
 			t.Errorf("%d was done %d times", i, n)
 		}
 	}
-	calls := 0
-	err := each(100, 1, func(int) error { calls++; return context.Canceled })
-	if err != context.Canceled || calls != 1 { //nolint:errorlint // the very error
-		t.Errorf("%d calls, %v", calls, err)
+	c.plan.AtOnce = 1
+	if n, err := c.each(100, func(int) error { return context.Canceled }); !errors.Is(err, context.Canceled) || n != 1 {
+		t.Errorf("%d calls, %v", n, err)
 	}
 }

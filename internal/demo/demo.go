@@ -49,7 +49,8 @@ const (
 // Run runs the demo and tells of it on w. The error is one sentence.
 func Run(ctx context.Context, w io.Writer, d Deps) error {
 	return run(ctx, w, d, load{
-		Connections: 1000, AtOnce: 200, Idle: idleConnections(), RoundTrips: 10_000, Bulk: 2 * time.Second,
+		Connections: 1000, AtOnce: 200, Idle: idleConnections(), RoundTrips: 10_000,
+		Patience: 2 * time.Second, Bulk: 2 * time.Second,
 	})
 }
 

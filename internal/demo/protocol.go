@@ -17,7 +17,7 @@ type plan struct {
 // bodySize is what each HTTP body has.
 const bodySize = 64 << 10
 
-// load is how much of everything.
+// load is how much of everything, at most.
 type load struct {
 	// Connections are opened for each family, AtOnce at a time, and carry a
 	// body up and down by turns.
@@ -26,6 +26,9 @@ type load struct {
 	Idle int
 	// RoundTrips of one byte are made for each family.
 	RoundTrips int
+	// Patience is when a step that counts is cut short on a slow machine, for
+	// each family.
+	Patience time.Duration
 	// Bulk is how long a bulk transfer lasts; there is one each way for each
 	// family.
 	Bulk time.Duration

@@ -42,7 +42,8 @@ func TestRun(t *testing.T) {
 	files := countFiles(t)
 	var out bytes.Buffer
 	err := run(t.Context(), &out, Deps{Start: startGateway}, load{
-		Connections: 100, AtOnce: 50, Idle: 100, RoundTrips: 200, Bulk: 200 * time.Millisecond,
+		Connections: 100, AtOnce: 50, Idle: 100, RoundTrips: 200,
+		Patience: 10 * time.Second, Bulk: 200 * time.Millisecond,
 	})
 	t.Logf("\n%s", out.String())
 	if err != nil {

@@ -34,8 +34,10 @@
 // the command keeps root's powers. Otherwise the user namespace maps the user's
 // own uid and gid to themselves; the two capabilities that the set-up needs pass
 // the first exec as ambient ones and are gone before the second, so the command
-// runs as the same user as ever, with none. Set-user-ID programs do not gain
-// root there, as root is not mapped.
+// runs as the same user as ever, with none. A set-user-ID program does not gain
+// root there, as root is not mapped; one with file capabilities gains them over
+// this namespace alone. (A root without the two capabilities, as containers have,
+// gets a user namespace too, and is root over it.)
 //
 // # What the command sees
 //

@@ -201,9 +201,9 @@ func quietInterfaces() {
 	}
 }
 
-// allowPing opens ICMP sockets to every group that exists in the namespace, since
-// the command has no CAP_NET_RAW and a ping with a file capability gains none. The
-// kernel refuses groups that are not mapped, hence the narrow range.
+// allowPing opens ICMP sockets to every group that exists in the namespace, since a
+// ping may come without CAP_NET_RAW. The kernel refuses groups that are not mapped,
+// hence the narrow range.
 func allowPing(userNS bool) []string {
 	groups := "0 2147483647"
 	if userNS {
