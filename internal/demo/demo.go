@@ -109,7 +109,9 @@ func (r *runner) run(ctx context.Context) (res *results, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	// The client ends first, so that its kernel tells the gateway of every
+	// connection while the device still carries it.
+	defer func() { err = errors.Join(err, c.end(), stop()) }()
 	r.say("the gateway serves %s", f.Name)
 	if err := c.start(newPlan(seed, f, r.load)); err != nil {
 		return nil, err

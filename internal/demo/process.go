@@ -175,7 +175,16 @@ func (c *clientProcess) start(p plan) error {
 	return c.child.Release()
 }
 
-// close ends the client and waits for it.
+// end ends the client, whose results are in or no longer wanted, and waits for it.
+func (c *clientProcess) end() error {
+	if err := c.child.Signal(os.Kill); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	_, err := c.child.Wait()
+	return err
+}
+
+// close ends the client, waits for it and closes the device.
 func (c *clientProcess) close() error {
 	return errors.Join(c.child.Close(), c.events.Close(), c.answers.Close())
 }
