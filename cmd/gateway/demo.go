@@ -30,7 +30,7 @@ func startDemo(ctx context.Context, file *os.File, mtu tundev.MTU, o proxy.Optio
 	cfg := config.Default()
 	cfg.Proxy = o
 	cfg.Admin.Listen = admin.Off
-	cfg.Log.Level = zap.WarnLevel
+	cfg.Log.Level = zap.ErrorLevel // a drain that was cut short is no news here
 	device, err := tundev.Attach(file, mtu, tundev.Offload{})
 	if err != nil {
 		return nil, err

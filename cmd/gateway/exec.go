@@ -116,12 +116,13 @@ func (c *execCmd) serve(cfg *config.Config, child *nsrun.Child) (int, error) {
 		end()
 		return <-served
 	}
+	// Before the command runs, or a ^C in between would end us and not it.
+	stop := forwardSignals(child)
+	defer stop()
 	if err := child.Release(); err != nil {
 		_ = finish()
 		return 0, err
 	}
-	stop := forwardSignals(child)
-	defer stop()
 	select {
 	case <-child.Done():
 		if err := finish(); err != nil {
@@ -134,9 +135,9 @@ func (c *execCmd) serve(cfg *config.Config, child *nsrun.Child) (int, error) {
 	}
 }
 
-// forwardSignals passes on what is sent to the gateway alone. What a terminal
-// sends (SIGINT, SIGQUIT) reaches the command by itself and must not end us
-// before it; SIGINT from elsewhere is passed on by the shell's rules too.
+// forwardSignals passes SIGTERM and SIGHUP on. What a terminal sends (SIGINT,
+// SIGQUIT) goes to its whole foreground group, so the command has it already; it
+// must only not end the gateway before the command.
 func forwardSignals(child *nsrun.Child) (stop func()) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)

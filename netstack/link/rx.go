@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -59,21 +60,33 @@ func (q *queue) rxLoop() error {
 			q.body = nil
 		}
 	}()
-	for i := 1; ; i++ {
-		n, err := q.read()
-		if err != nil {
-			return err
-		}
-		q.receive(n)
-		if i%yieldFrames == 0 {
+	for frames := 0; ; {
+		n, err := q.read(q.dev.TryReadFrame)
+		switch {
+		case err == nil:
+			q.receive(n)
+			if frames++; frames%yieldFrames != 0 {
+				continue
+			}
 			runtime.Gosched()
+		case !errors.Is(err, unix.EAGAIN):
+			return err
+		case frames > 0:
+			frames = 0
+			runtime.Gosched()
+		default:
+			if n, err = q.read(q.dev.ReadFrame); err != nil {
+				return err
+			}
+			q.receive(n)
+			frames = 1
 		}
 	}
 }
 
 // read scatters the next frame over hdr, head and body, and returns its length
 // without the virtio_net_hdr, negative if it is shorter than that.
-func (q *queue) read() (int, error) {
+func (q *queue) read(readFrame func([]unix.Iovec) (int, error)) (int, error) {
 	if q.body == nil {
 		q.body = buffer.NewViewSize(bodySize)
 	}
@@ -82,7 +95,7 @@ func (q *queue) read() (int, error) {
 		{Base: &q.head[0], Len: uint64(q.split)},
 		{Base: q.body.BasePtr(), Len: bodySize},
 	}
-	n, err := q.dev.ReadFrame(q.iov[:])
+	n, err := readFrame(q.iov[:])
 	return n - offload.HdrLen, err
 }
 
