@@ -132,8 +132,8 @@ func TestIPerf(t *testing.T) {
 
 func raceBuild() bool { return os.Getenv(raceEnv) == "1" }
 
-// TestIPerfUDP sends datagrams at a rate that must not lose many.
-func TestIPerfUDP(t *testing.T) {
+// TestUDPFlood sends datagrams at a rate that must not lose many.
+func TestUDPFlood(t *testing.T) {
 	lab := newLab(t)
 	start(t, lab, "direct.yaml", nil)
 	eachFamily(t, func(t *testing.T, f family) {
@@ -146,7 +146,7 @@ func TestIPerfUDP(t *testing.T) {
 		got := background(func() error {
 			deadline(t, conn, long)
 			buf := make([]byte, 2*size)
-			for n := 0; n < datagrams*9/10; n++ {
+			for n := range datagrams * 9 / 10 {
 				if _, _, err := conn.ReadFromUDPAddrPort(buf); err != nil {
 					return fmt.Errorf("after %d datagrams: %w", n, err)
 				}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -96,7 +97,9 @@ type running struct {
 // into its device, and at the end of the test looks that it has behaved.
 func start(t *testing.T, lab *testutil.Lab, example string, set fields) *running {
 	t.Helper()
-	g, err := testutil.StartGateway(lab.Client, gateway, config(t, example, set))
+	patient := fields{"shutdown_timeout": "1s"} // for what a failed test leaves open
+	maps.Copy(patient, set)
+	g, err := testutil.StartGateway(lab.Client, gateway, config(t, example, patient))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +242,7 @@ func echo(c *net.TCPConn) {
 	_ = c.CloseWrite()
 }
 
-// silence reads nothing and keeps the connection until the test ends it.
+// hold reads nothing and keeps the connection until the test ends it.
 func hold(done <-chan struct{}) func(*net.TCPConn) {
 	return func(*net.TCPConn) { <-done }
 }

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -234,7 +232,7 @@ func TestPing(t *testing.T) {
 	gw.counts(t, atLeast(2*5*3), "tungate_icmp_echo_replies_total")
 }
 
-// TestTraceroute wants a hop limit of 1 to be enough: the gateway is the end of
+// TestHopLimit wants a hop limit of 1 to be enough: the gateway is the end of
 // every path.
 func TestHopLimit(t *testing.T) {
 	lab := newLab(t)
@@ -247,8 +245,8 @@ func TestHopLimit(t *testing.T) {
 	})
 }
 
-// TestUDPUnreachableSize sends what UDP cannot carry and wants the kernel's error,
-// not the gateway's death.
+// TestUDPTooLarge sends what UDP cannot carry and wants the kernel's error, and then
+// the largest that it can.
 func TestUDPTooLarge(t *testing.T) {
 	lab := newLab(t)
 	start(t, lab, "direct.yaml", nil)
@@ -266,12 +264,4 @@ func TestUDPTooLarge(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// hasTool fails the test with what to install.
-func hasTool(t *testing.T, name, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%s is missing; install the Debian package %s (%v)", name, pkg, os.Getenv("PATH"))
-	}
 }

@@ -120,10 +120,14 @@ func (l *Lab) wire() error {
 	return l.awaitLink()
 }
 
-// awaitLink waits until both sides answer. IPv6 addresses come up with the link's
-// carrier, which the kernel may report a second late; packets sent before then
-// would be lost, or wait for it.
+// awaitLink waits until both sides answer. IPv6 addresses come up when the kernel
+// has worked off the carrier's event, which it may leave for a second; packets sent
+// before then would be lost. A question for the link makes it look at once (since
+// Linux 6.8, rtnl_getlink).
 func (l *Lab) awaitLink() error {
+	if err := errors.Join(l.Server.IP("link show up0"), l.Client.IP("link show up0")); err != nil {
+		return err
+	}
 	for _, to := range []netip.Addr{RouterV4, RouterV6} {
 		err := Poll(linkTimeout, func() error {
 			_, err := l.Client.Output("ping", "-n", "-c", "1", "-W", "0.2", to.String())

@@ -222,20 +222,29 @@ func (n *Namespace) Output(name string, args ...string) (string, error) {
 	return stdout, err
 }
 
-// KillAll ends every process left in the namespace, and names them.
-func (n *Namespace) KillAll() (left string, err error) {
+// Pids lists the processes in the namespace, this one aside.
+func (n *Namespace) Pids() ([]int, error) {
 	out, err := exec.Command("ip", "netns", "pids", n.Name).Output()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for _, f := range strings.Fields(string(out)) {
+	var pids []int
+	for f := range strings.FieldsSeq(string(out)) {
 		pid, err := strconv.Atoi(f)
-		if err != nil || pid == os.Getpid() {
-			continue // one of our own threads is on a visit
+		if err == nil && pid != os.Getpid() { // a thread of ours may be on a visit
+			pids = append(pids, pid)
 		}
+	}
+	return pids, nil
+}
+
+// KillAll ends every process left in the namespace, and names them.
+func (n *Namespace) KillAll() (left string, err error) {
+	pids, err := n.Pids()
+	for _, pid := range pids {
 		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		left += fmt.Sprintf("%d (%s) ", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte(" ")))
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	return left, nil
+	return left, err
 }
