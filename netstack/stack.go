@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/tundev"
 )
@@ -59,8 +60,9 @@ type counters struct {
 	dgramIn, dgramOut, byteIn, byteOut, dgramBad, dgramRejects atomic.Uint64
 }
 
-// New makes a stack over dev that hands its flows to h. Nothing moves until Run.
-func New(dev Device, h flow.Handler, o Options) (*Stack, error) {
+// New makes a stack over dev that hands its flows to h. l reads the device, if it
+// has a descriptor; with a nil l goroutines do. Nothing moves until Run.
+func New(dev Device, h flow.Handler, o Options, l *loop.Loop) (*Stack, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -73,6 +75,7 @@ func New(dev Device, h flow.Handler, o Options) (*Stack, error) {
 			Features: dev.Features(),
 			MTU:      dev.MTU(),
 			Sources:  o.Sources,
+			Loop:     l,
 		}),
 		gv: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
@@ -121,8 +124,8 @@ func (s *Stack) configure() error {
 	return nil
 }
 
-// Run serves the device until Close (nil) or until the device fails. Close the
-// device after Close, or before it, to let Run return.
+// Run serves the device until Close (nil) or until the device fails. A device that
+// no loop reads must be closed, too, to let Run return.
 func (s *Stack) Run() error {
 	err := s.link.Run(s.ctx)
 	if errors.Is(err, net.ErrClosed) {

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
@@ -34,12 +32,7 @@ type Device struct {
 	mtu      MTU
 	features Features
 	notes    []string
-	file     *os.File
-	queue    *fileQueue
-	watcher  tun.Device // nil for an attached device
-
-	closeOnce sync.Once
-	closeErr  error
+	file     *file
 }
 
 // Create makes the device that o describes in the calling thread's network
@@ -58,8 +51,12 @@ func Create(o Options) (*Device, error) {
 	if err != nil {
 		return nil, createError(o.Name, err)
 	}
-	d := &Device{mtu: o.MTU, file: w.File(), watcher: w}
-	if err := d.init(o.Offload); err != nil {
+	f, err := takeFile(w)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{mtu: o.MTU, file: f}
+	if err := f.with(func(fd int) error { return d.init(fd, o.Offload) }); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	if err := d.configure(o); err != nil {
@@ -68,39 +65,60 @@ func Create(o Options) (*Device, error) {
 	return d, nil
 }
 
+// takeFile keeps the device that w made and ends w, whose goroutines watch a link
+// that nobody asks it about.
+func takeFile(w tun.Device) (*file, error) {
+	f, err := duplicate(w.File())
+	err = errors.Join(err, w.Close())
+	// The goroutines may block on a full channel, and close it last.
+	for range w.Events() {
+	}
+	if err != nil && f != nil {
+		f.close()
+	}
+	return f, err
+}
+
+// duplicate returns a descriptor of its own for what f is.
+func duplicate(f *os.File) (*file, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var dupErr error
+	if err := rc.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, dupErr
+	}
+	return newFile(fd)
+}
+
 // Attach takes over a TUN device that somebody else made, by its file: a TUN
 // opened with IFF_NO_PI and IFF_VNET_HDR, in any network namespace, usually
-// received from the process that made it. The device owns f from now on, also
-// when Attach fails. mtu must be the interface's.
+// received from the process that made it. f is closed in any case. mtu must be
+// the interface's.
 func Attach(f *os.File, mtu MTU, o Offload) (*Device, error) {
-	d := &Device{mtu: mtu, file: f}
+	own, err := duplicate(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	d := &Device{mtu: mtu, file: own}
 	def(&d.mtu, DefaultMTU)
-	if err := d.init(o); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := own.with(func(fd int) error { return d.init(fd, o) }); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
 // init finds the device's name and sets its offloads.
-func (d *Device) init(o Offload) error {
-	rc, err := d.file.SyscallConn()
-	if err != nil {
+func (d *Device) init(fd int, o Offload) (err error) {
+	if err := d.identify(fd); err != nil {
 		return err
 	}
-	var ioErr error
-	err = rc.Control(func(fd uintptr) {
-		if ioErr = unix.SetNonblock(int(fd), true); ioErr != nil {
-			return
-		}
-		if ioErr = d.identify(int(fd)); ioErr != nil {
-			return
-		}
-		d.features, ioErr = setOffload(int(fd), o)
-	})
-	if err := errors.Join(err, ioErr); err != nil {
-		return err
-	}
-	d.queue, err = newFileQueue(d.file)
+	d.features, err = setOffload(fd, o)
 	return err
 }
 
@@ -164,26 +182,16 @@ func (d *Device) Features() Features { return d.features }
 func (d *Device) Notes() []string { return d.notes }
 
 // Queues returns the device's queues; they end with the device.
-func (d *Device) Queues() []Queue { return []Queue{d.queue} }
+func (d *Device) Queues() []Queue { return []Queue{d.file} }
 
-// SyscallConn gives access to the device's file, to pass it to another process.
-func (d *Device) SyscallConn() (syscall.RawConn, error) { return d.file.SyscallConn() }
+// Control calls fn with the device's descriptor, to pass it to another process.
+func (d *Device) Control(fn func(fd int) error) error { return d.file.with(fn) }
 
-// Close deletes the device (a device that another process holds open stays),
-// ends every reader and returns after the last goroutine. Later calls return the
-// first one's error.
+// Close deletes the device (one that another process holds open stays) and ends
+// every reader. Later calls do nothing.
 func (d *Device) Close() error {
-	d.closeOnce.Do(func() {
-		if d.watcher == nil {
-			d.closeErr = d.file.Close()
-			return
-		}
-		d.closeErr = d.watcher.Close()
-		// The watcher's goroutines block on a full channel, and close it last.
-		for range d.watcher.Events() {
-		}
-	})
-	return d.closeErr
+	d.file.close()
+	return nil
 }
 
 func def[T comparable](v *T, d T) {

@@ -3,9 +3,10 @@
 //
 // # Theory of operation
 //
-// golang.zx2c4.com/wireguard/tun creates the device and watches its link, but its
-// Read cuts every superframe into MTU-sized packets. This package therefore uses
-// the file it made ([os.File.SyscallConn]) and reads and writes frames raw:
+// golang.zx2c4.com/wireguard/tun creates the device, but its Read cuts every
+// superframe into MTU-sized packets, and its goroutines wake once a second. This
+// package therefore keeps a descriptor of what it made, ends the rest of it, and
+// reads and writes frames raw:
 //
 //	[ virtio_net_hdr, 10 bytes ][ IP packet, up to 65,535 bytes ]
 //
@@ -14,10 +15,10 @@
 // hands over superframes whole and takes them whole, which is worth a factor of
 // ten in bulk traffic.
 //
-// A read that finds nothing parks its goroutine in the runtime's poller, so a
-// device costs one goroutine per queue and no thread. A write never blocks: a
-// device that takes no more is reported as EAGAIN or ENOBUFS and the caller
-// decides.
+// A queue is meant to be a source of an event loop: [Queue.FD] for its epoll,
+// [Queue.TryReadFrame] until EAGAIN. [Queue.ReadFrame] is for programs without
+// one and sleeps on a thread. A write never blocks: a device that takes no more is
+// reported as EAGAIN or ENOBUFS and the caller decides.
 //
 // # End of a device
 //
@@ -28,6 +29,5 @@
 //
 // # Goroutines
 //
-// wireguard/tun runs two for a device made here (its netlink listener, and a
-// write of nothing once a second); Close ends both and waits for them.
+// None.
 package tundev

@@ -298,12 +298,9 @@ func TestOffloads(t *testing.T) {
 func TestAttach(t *testing.T) {
 	ns := namespace(t)
 	d := create(t, ns, tundev.Options{Name: "tun0"})
-	rc, err := d.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var dup int
-	if err := rc.Control(func(fd uintptr) { dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+	err := d.Control(func(fd int) (err error) { dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); return err })
+	if err != nil {
 		t.Fatal(err)
 	}
 	a, err := tundev.Attach(os.NewFile(uintptr(dup), "tun"), 1500, tundev.Offload{})

@@ -94,7 +94,7 @@ func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
 			return nil, err
 		}
 	}
-	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack); err != nil {
+	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack, nil); err != nil {
 		return nil, err
 	}
 	return g, nil

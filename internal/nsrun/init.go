@@ -153,13 +153,8 @@ func coverResolv(s setup) ([]string, error) {
 // sendDevice passes the fd on. The device itself is not closed: exec ends this
 // program's goroutines and its copy of the fd at once.
 func sendDevice(w wire, dev *tundev.Device, facts *Facts) error {
-	rc, err := dev.SyscallConn()
+	err := dev.Control(func(fd int) error { return w.send(report{Facts: facts}, fd) })
 	if err != nil {
-		return fail(err, "the device cannot be passed on (%v)", err)
-	}
-	var sendErr error
-	err = rc.Control(func(fd uintptr) { sendErr = w.send(report{Facts: facts}, int(fd)) })
-	if err = errors.Join(err, sendErr); err != nil {
 		return fail(err, "the device cannot be passed on (%v)", err)
 	}
 	return nil

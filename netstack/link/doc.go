@@ -30,7 +30,8 @@
 //
 // # Ownership and goroutines
 //
-// A frame's memory is the link's until delivery and the stack's after. Run is one
-// goroutine per queue; it ends with its context or its device. WritePackets runs
-// on the stack's goroutines, with the connection's lock held, and never blocks.
+// A frame's memory is the link's until delivery and the stack's after. A queue
+// with a descriptor is a source of the loop; one without is read by a goroutine of
+// Run. WritePackets runs on the stack's goroutines, with the connection's lock
+// held, and never blocks.
 package link

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/tundev"
 )
 
@@ -25,11 +26,15 @@ type Options struct {
 	MTU      tundev.MTU
 	// Sources are the prefixes a packet may come from; empty is any unicast.
 	Sources []netip.Prefix
+	// Loop reads the queues that have a descriptor; nil, or a queue without
+	// one, is read by a goroutine.
+	Loop *loop.Loop
 }
 
 // Endpoint is a stack.LinkEndpoint and stack.GSOEndpoint.
 type Endpoint struct {
 	features tundev.Features
+	loop     *loop.Loop
 	guard    guard
 	queues   []*queue
 	mtu      atomic.Uint32
@@ -46,7 +51,7 @@ var (
 
 // New returns an endpoint; nothing runs until Run.
 func New(o Options) *Endpoint {
-	e := &Endpoint{features: o.Features, guard: guard{sources: o.Sources}}
+	e := &Endpoint{features: o.Features, loop: o.Loop, guard: guard{sources: o.Sources}}
 	e.mtu.Store(uint32(o.MTU))
 	for _, q := range o.Queues {
 		e.queues = append(e.queues, newQueue(e, q))
@@ -55,12 +60,12 @@ func New(o Options) *Endpoint {
 }
 
 // Run serves the device until ctx is done (nil), it is closed (net.ErrClosed) or
-// lost (tundev.ErrGone). The caller closes the device to make it return: a reader
-// that sleeps sees neither ctx nor anything else.
+// lost (tundev.ErrGone). A goroutine that reads a queue does not see ctx: the
+// caller closes the device as well to make Run return.
 func (e *Endpoint) Run(ctx context.Context) error {
 	errs := make(chan error, len(e.queues))
 	for _, q := range e.queues {
-		go func() { errs <- q.rxLoop() }()
+		go func() { errs <- q.run(ctx) }()
 	}
 	var joined error
 	for range e.queues {

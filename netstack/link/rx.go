@@ -1,7 +1,9 @@
 package link
 
 import (
+	"context"
 	"errors"
+	"net"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -10,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/offload"
 	"github.com/tungate/tungate/tundev"
 )
@@ -28,12 +31,14 @@ const (
 	// pins more than four times its size: the stack's accounting counts bytes,
 	// not the chunk that holds them.
 	copyMax = 16384
-	// yieldFrames is how many frames are delivered before the stack's
-	// processors, which have been made runnable on this very P, get to run.
-	yieldFrames = 32
+	// batchFrames and batchBytes bound what is read before connections are
+	// served: enough frames to spread a turn's cost, few enough bytes that
+	// what is read is still in the cache when it is written on.
+	batchFrames = 32
+	batchBytes  = 512 << 10
 )
 
-// queue serves one queue of the device. The reading side belongs to rxLoop.
+// queue serves one queue of the device. The reading side belongs to run.
 type queue struct {
 	e       *Endpoint
 	dev     tundev.Queue
@@ -46,42 +51,83 @@ type queue struct {
 	body  *buffer.View  // the frame's bytes from split on
 	iov   [3]unix.Iovec
 	parts [2][]byte
+
+	source loop.Source
+	failed chan error // why the queue ended; serve waits for it
 }
 
 func newQueue(e *Endpoint, dev tundev.Queue) *queue {
 	return &queue{e: e, dev: dev, split: headGuess}
 }
 
-// rxLoop reads frames until the device ends, and returns why.
-func (q *queue) rxLoop() error {
+// run reads frames until the device or ctx ends, and returns why.
+func (q *queue) run(ctx context.Context) error {
 	defer func() {
 		if q.body != nil {
 			q.body.Release()
 			q.body = nil
 		}
 	}()
-	for frames := 0; ; {
-		n, err := q.read(q.dev.TryReadFrame)
-		switch {
-		case err == nil:
-			q.receive(n)
-			if frames++; frames%yieldFrames != 0 {
-				continue
-			}
-			runtime.Gosched()
-		case !errors.Is(err, unix.EAGAIN):
+	if q.e.loop != nil && q.dev.FD() >= 0 {
+		return q.serve(ctx)
+	}
+	for i := 1; ; i++ {
+		n, err := q.read(q.dev.ReadFrame)
+		if err != nil {
 			return err
-		case frames > 0:
-			frames = 0
+		}
+		q.receive(n)
+		if i%batchFrames == 0 {
 			runtime.Gosched()
-		default:
-			if n, err = q.read(q.dev.ReadFrame); err != nil {
-				return err
-			}
-			q.receive(n)
-			frames = 1
 		}
 	}
+}
+
+// serve makes the queue a source of the loop until ctx or the device ends.
+func (q *queue) serve(ctx context.Context) error {
+	q.failed = make(chan error, 1)
+	q.source.Init(q)
+	if err := q.onLoop(func() error { return q.e.loop.Add(&q.source, q.dev.FD(), unix.EPOLLIN) }); err != nil {
+		return err
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-q.failed:
+	}
+	return errors.Join(err, q.onLoop(func() error { q.e.loop.Remove(&q.source); return nil }))
+}
+
+// onLoop runs f on the loop's goroutine and waits for it.
+func (q *queue) onLoop(f func() error) error {
+	done := make(chan error, 1)
+	var task loop.Task
+	task.Init(loop.RunnerFunc(func() { done <- f() }))
+	if !q.e.loop.Post(&task) {
+		return net.ErrClosed
+	}
+	return <-done
+}
+
+// HandleEvents implements loop.Handler: it delivers a batch of frames, and then
+// lets the stack's processors, which that made runnable on this very P, run.
+func (q *queue) HandleEvents(uint32) {
+	bytes := 0
+	for range batchFrames {
+		n, err := q.read(q.dev.TryReadFrame)
+		if err != nil {
+			if !errors.Is(err, unix.EAGAIN) {
+				q.e.loop.Remove(&q.source)
+				q.failed <- err
+			}
+			break
+		}
+		q.receive(n)
+		if bytes += n; bytes >= batchBytes {
+			break
+		}
+	}
+	runtime.Gosched()
 }
 
 // read scatters the next frame over hdr, head and body, and returns its length

@@ -145,6 +145,9 @@ func (d *Device) fault() error {
 	return d.failing
 }
 
+// FD implements tundev.Queue: there is no descriptor.
+func (d *Device) FD() int { return -1 }
+
 // ReadFrame implements tundev.Queue.
 func (d *Device) ReadFrame(iov []unix.Iovec) (int, error) {
 	select {

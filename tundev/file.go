@@ -1,0 +1,129 @@
+package tundev
+
+import (
+	"net"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// file is a device's descriptor. It is not an os.File, whose every frame would
+// wake the runtime's poller as well as the loop that waits for it.
+//
+// A reference is held for the length of each call, and by the owner until close,
+// so the number cannot become another file's while somebody uses it.
+type file struct {
+	fd     int
+	wakefd int // readable once closed, for readers that sleep
+	refs   atomic.Int64
+	closed atomic.Bool
+}
+
+// newFile owns fd from now on, also when it fails.
+func newFile(fd int) (*file, error) {
+	wakefd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	f := &file{fd: fd, wakefd: wakefd}
+	f.refs.Store(1)
+	return f, unix.SetNonblock(fd, true)
+}
+
+// acquire takes a reference; false once closed.
+func (f *file) acquire() bool {
+	for {
+		n := f.refs.Load()
+		if n == 0 || f.closed.Load() {
+			return false
+		}
+		if f.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (f *file) release() {
+	if f.refs.Add(-1) == 0 {
+		_ = unix.Close(f.fd)
+		_ = unix.Close(f.wakefd)
+	}
+}
+
+// close wakes who sleeps; the descriptor goes with the last reference.
+func (f *file) close() {
+	if f.closed.Swap(true) {
+		return
+	}
+	one := [8]byte{1}
+	_, _ = unix.Write(f.wakefd, one[:])
+	f.release()
+}
+
+// with calls fn with the descriptor.
+func (f *file) with(fn func(fd int) error) error {
+	if !f.acquire() {
+		return net.ErrClosed
+	}
+	defer f.release()
+	return fn(f.fd)
+}
+
+// FD implements Queue.
+func (f *file) FD() int { return f.fd }
+
+// TryReadFrame implements Queue.
+func (f *file) TryReadFrame(iov []unix.Iovec) (int, error) {
+	if !f.acquire() {
+		return 0, net.ErrClosed
+	}
+	defer f.release()
+	return f.vector(unix.SYS_READV, iov)
+}
+
+// WriteFrame implements Queue.
+func (f *file) WriteFrame(iov []unix.Iovec) error {
+	if !f.acquire() {
+		return net.ErrClosed
+	}
+	defer f.release()
+	_, err := f.vector(unix.SYS_WRITEV, iov)
+	return err
+}
+
+// vector is readv or writev. Neither blocks, so the scheduler need not hear of it.
+func (f *file) vector(call uintptr, iov []unix.Iovec) (int, error) {
+	for {
+		n, _, e := unix.RawSyscall(call, uintptr(f.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+		switch e {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		case unix.EBADFD, unix.EFAULT:
+			// tun.c answers EBADFD once the device is detached, and EFAULT to
+			// a reader that was inside when it went.
+			return 0, ErrGone
+		default:
+			return 0, e
+		}
+	}
+}
+
+// ReadFrame implements Queue. It sleeps in poll(2), on a thread.
+func (f *file) ReadFrame(iov []unix.Iovec) (int, error) {
+	if !f.acquire() {
+		return 0, net.ErrClosed
+	}
+	defer f.release()
+	fds := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}, {Fd: int32(f.wakefd), Events: unix.POLLIN}} //nolint:gosec // descriptors
+	for !f.closed.Load() {
+		n, err := f.vector(unix.SYS_READV, iov)
+		if err != unix.EAGAIN { //nolint:errorlint // an errno as the kernel gave it
+			return n, err
+		}
+		_, _ = unix.Poll(fds, -1)
+	}
+	return 0, net.ErrClosed
+}
