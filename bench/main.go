@@ -28,6 +28,7 @@ type options struct {
 	bin        string
 	out        string
 	cpuProfile string
+	memProfile string
 	verbose    bool
 }
 
@@ -46,6 +47,7 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "", "a gateway already built; empty builds ./cmd/gateway")
 	flag.StringVar(&o.out, "out", "", "also write every sample to this file, as .json or .csv")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of the gateway to PREFIX-TEST.pprof")
+	flag.StringVar(&o.memProfile, "memprofile", "", "write the gateway's heap and goroutines with idle connections to PREFIX-heap.pprof and PREFIX-goroutine.pprof")
 	flag.BoolVar(&o.verbose, "v", false, "print every sample as it comes")
 	flag.Parse()
 
@@ -101,6 +103,7 @@ func (o options) run() error {
 	if err := b.prepare(subjects); err != nil {
 		return err
 	}
+	b.warnOfLoad()
 	started := time.Now()
 	for round := 1; round <= o.rounds && !b.interrupted.Load(); round++ {
 		for _, s := range subjects {
@@ -135,6 +138,23 @@ func (b *bench) prepare(subjects []*subject) error {
 	b.bin, err = filepath.Abs(b.bin)
 	return err
 }
+
+// warnOfLoad says when the machine is busy with something else: the figures of
+// whoever is measured meanwhile would be lower.
+func (b *bench) warnOfLoad() {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return
+	}
+	var load float64
+	if _, err := fmt.Sscan(string(text), &load); err == nil && load > quiet {
+		b.logf("the load average is %.1f: something else runs here, figures will be lower and differ from round to round", load)
+	}
+}
+
+// quiet is a load average below which the machine has nothing else to do; building
+// the gateway alone makes some.
+const quiet = 1.0
 
 // watchSignals lets the first interrupt end the run after the measurement under
 // way, namespaces removed and what was measured printed; a second one kills.

@@ -122,15 +122,19 @@ func (b *bench) profiled(inst *instance, t test, f func() error) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		p, err := inst.gateway.Get("/debug/pprof/profile?seconds=" + strconv.Itoa(b.seconds))
-		if err == nil {
-			name := b.cpuProfile + "-" + strings.ReplaceAll(t.name, " ", "") + ".pprof"
-			err = os.WriteFile(name, p, 0o600)
-		}
-		done <- err
+		done <- inst.profile("profile?seconds="+strconv.Itoa(b.seconds), b.cpuProfile, strings.ReplaceAll(t.name, " ", ""))
 	}()
 	err := f()
 	return errors.Join(err, <-done)
+}
+
+// profile writes one of the gateway's profiles to PREFIX-NAME.pprof.
+func (i *instance) profile(query, prefix, name string) error {
+	p, err := i.gateway.Get("/debug/pprof/" + query)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(prefix+"-"+name+".pprof", p, 0o600)
 }
 
 // role is this program as a client or server. Go's preemption signals are off: a
@@ -289,7 +293,10 @@ func (b *bench) idleTest(subject string, inst *instance) error {
 		return err
 	}
 	b.add(subject, "idle B/connection", float64(after-before)/float64(b.idle))
-	return nil
+	if b.memProfile == "" || inst.gateway == nil {
+		return nil
+	}
+	return errors.Join(inst.profile("heap", b.memProfile, "heap"), inst.profile("goroutine", b.memProfile, "goroutine"))
 }
 
 // Bounds of the idle test.

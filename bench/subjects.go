@@ -196,7 +196,7 @@ func (b *bench) gatewayConfig() (string, error) {
 		}
 		path = filepath.Join(root, path)
 	}
-	if b.cpuProfile == "" {
+	if b.cpuProfile == "" && b.memProfile == "" {
 		return path, nil
 	}
 	return testutil.EditConfig(path, b.dir, map[string]any{"admin.pprof": true})

@@ -16,6 +16,8 @@ var gateway, examples string
 // raceEnv asks for a gateway built with the race detector.
 const raceEnv = "TUNGATE_E2E_RACE"
 
+func raceBuild() bool { return os.Getenv(raceEnv) == "1" }
+
 func TestMain(m *testing.M) {
 	code, err := run(m)
 	if err != nil {
@@ -47,8 +49,13 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 0, err
 	}
+	if raceBuild() { // it would sleep for a second at every exit
+		if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+			return 0, err
+		}
+	}
 	gateway = filepath.Join(dir, "gateway")
-	if err := testutil.BuildGateway(gateway, os.Getenv(raceEnv) == "1"); err != nil {
+	if err := testutil.BuildGateway(gateway, raceBuild()); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil
