@@ -76,10 +76,9 @@ fuzz-short: ## every fuzz target for 5 s
 	@scripts/fuzz.sh 5s
 
 .PHONY: bench-once
-bench-once: bin/gotestsum ## every Go benchmark for BENCHTIME (one iteration)
-	@mkdir -p bin
+bench-once: ## every Go benchmark for BENCHTIME (one iteration)
 	pkgs=$$(scripts/packages-of bench); test -z "$$pkgs" || \
-	$(GOTESTSUM) -exec $(AS_ROOT) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $$pkgs
+	go test -exec $(AS_ROOT) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $$pkgs
 
 .PHONY: bench
 bench: build ## the README's figures, with plain veth measured next to them

@@ -13,7 +13,7 @@ steps=(
   'lint'
   'race JSON=bin/test/unit.json'
   'fuzz-short'
-  'bench-once JSON=bin/test/bench.json'
+  'bench-once'
   'cross'
   'build'
   'e2e JSON=bin/test/e2e.json'
@@ -22,7 +22,7 @@ steps=(
 )
 
 # tree prints what would differ if a step changed a tracked file.
-tree() { git status --porcelain && git diff HEAD; }
+tree() { git -c safe.directory="$PWD" status --porcelain && git -c safe.directory="$PWD" diff HEAD; }
 
 rm -rf bin/test && mkdir -p bin/test
 before=$(tree)
@@ -47,7 +47,7 @@ if [[ $(tree) != "$before" ]]; then
   failed+=('tree unchanged')
 fi
 # A test that is skipped proves nothing, so none may be.
-if skipped=$(cat bin/test/*.json | jq -r 'select(.Action == "skip" and .Test) | .Package + " " + .Test') &&
+if skipped=$(cat bin/test/*.json | jq -rR 'fromjson? | select(.Action == "skip" and .Test) | .Package + " " + .Test') &&
   [[ -n $skipped ]]; then
   printf 'skipped tests:\n%s\n' "$skipped"
   failed+=('no test skipped')
