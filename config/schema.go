@@ -122,6 +122,10 @@ func proxyFields(o *proxy.Options) []field {
 			"Where handler fixed sends every connection and datagram, even where proxy.allow does not name it.",
 		},
 		{
+			"proxy.relay", text(&o.Relay, "reactor or simple", anyText), "reactor",
+			"How TCP connections are served. reactor: one event loop for all of them, no goroutine each; simple: two goroutines each, easier to debug. Handler echo is always simple.",
+		},
+		{
 			"proxy.mark", number(&o.Mark, 0, math.MaxUint32, ""), "0, no mark",
 			"Mark of upstream sockets (SO_MARK), by which routing rules keep them off the device. Needs CAP_NET_ADMIN.",
 		},

@@ -76,18 +76,27 @@ func (d *dialer) connect(ctx context.Context, dst netip.AddrPort) (*upstream, er
 	return u, nil
 }
 
-// socket makes a non-blocking socket with the dialer's options.
-func (d *dialer) socket(dst netip.AddrPort, typ int) (*upstream, error) {
+// rawSocket makes a non-blocking socket with the dialer's options.
+func (d *dialer) rawSocket(dst netip.AddrPort, typ int) (int, error) {
 	family := unix.AF_INET
 	if dst.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	fd, err := unix.Socket(family, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	if err := d.setOptions(fd, typ); err != nil {
 		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// socket is rawSocket for the runtime's poller.
+func (d *dialer) socket(dst netip.AddrPort, typ int) (*upstream, error) {
+	fd, err := d.rawSocket(dst, typ)
+	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "upstream")
@@ -125,17 +134,20 @@ func (d *dialer) setOptions(fd, typ int) error {
 }
 
 // startConnect begins the connect and returns the address the kernel chose.
-func (u *upstream) startConnect(dst netip.AddrPort) (netip.AddrPort, error) {
-	var local netip.AddrPort
-	err := u.control(func(fd int) error {
-		if err := unix.Connect(fd, sockaddr(dst)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
-			return err
-		}
-		sa, err := unix.Getsockname(fd)
-		local = addrPortOf(sa)
+func (u *upstream) startConnect(dst netip.AddrPort) (local netip.AddrPort, err error) {
+	err = u.control(func(fd int) (err error) {
+		local, err = startConnect(fd, dst)
 		return err
 	})
 	return local, err
+}
+
+func startConnect(fd int, dst netip.AddrPort) (netip.AddrPort, error) {
+	if err := unix.Connect(fd, sockaddr(dst)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return netip.AddrPort{}, err
+	}
+	sa, err := unix.Getsockname(fd)
+	return addrPortOf(sa), err
 }
 
 // waitConnect waits until the connect is decided.
@@ -163,6 +175,9 @@ func (u *upstream) waitConnect(ctx context.Context, timeout time.Duration) error
 		return unix.ETIMEDOUT
 	case err != nil:
 		return err
+	}
+	if !stop() {
+		return ctx.Err() // at the last moment; its deadline may still come
 	}
 	return u.f.SetWriteDeadline(time.Time{})
 }
@@ -199,10 +214,13 @@ func (u *upstream) closeWrite() {
 
 // abort sends RST and closes.
 func (u *upstream) abort() {
-	_ = u.control(func(fd int) error {
-		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	})
+	_ = u.control(resetOnClose)
 	_ = u.f.Close()
+}
+
+// resetOnClose makes close send RST and forget what was not sent.
+func resetOnClose(fd int) error {
+	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

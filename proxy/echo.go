@@ -20,7 +20,7 @@ type echo struct {
 func newEcho(o Options, trace func(Record)) *echo { return &echo{opts: o, trace: trace} }
 
 // HandleTCP implements flow.Handler.
-func (e *echo) HandleTCP(_ context.Context, req flow.Request) {
+func (e *echo) HandleTCP(ctx context.Context, req flow.Request) {
 	c, err := req.Accept()
 	if err != nil {
 		return
@@ -28,7 +28,7 @@ func (e *echo) HandleTCP(_ context.Context, req flow.Request) {
 	start := time.Now()
 	e.tcp.begin()
 	l := &echoLoop{c: c, idle: e.opts.IdleTimeout, stats: &e.tcp, ready: make(chan struct{}, 1)}
-	reason := l.run()
+	reason := endReason(ctx, l.run())
 	e.tcp.end(reason)
 	e.trace(Record{ID: c.ID(), Reason: reason, Up: l.moved, Down: l.moved, Duration: time.Since(start)})
 }

@@ -111,6 +111,15 @@ func (d *direct) target(id flow.ID) (netip.AddrPort, error) {
 	return id.Destination, nil
 }
 
+// admit returns where a TCP flow is dialled, if it may be.
+func (d *direct) admit(id flow.ID) (netip.AddrPort, error) {
+	to, err := d.target(id)
+	if err == nil && d.dial.own.has(id.Client) {
+		err = errLoop
+	}
+	return to, err
+}
+
 // HandleTCP implements flow.Handler.
 func (d *direct) HandleTCP(ctx context.Context, req flow.Request) {
 	start := time.Now()
@@ -131,19 +140,25 @@ func (d *direct) HandleTCP(ctx context.Context, req flow.Request) {
 	}
 	d.tcp.begin()
 	r := newRelay(d, c, u)
-	rec.Reason = r.run()
+	rec.Reason = endReason(ctx, r.run())
 	d.tcp.end(rec.Reason)
 	rec.Up, rec.Down, rec.Duration = r.up.moved, r.down.moved, time.Since(start)
 	d.trace(rec)
 }
 
+// endReason tells a stack that resets its connections because it stops from a
+// client that does.
+func endReason(ctx context.Context, r flow.CloseReason) flow.CloseReason {
+	if r == flow.ReasonClientReset && ctx.Err() != nil {
+		return flow.ReasonShutdown
+	}
+	return r
+}
+
 // open dials the flow's upstream.
 func (d *direct) open(ctx context.Context, id flow.ID, rec *Record) (*upstream, error) {
-	to, err := d.target(id)
+	to, err := d.admit(id)
 	rec.Upstream = to
-	if err == nil && d.dial.own.has(id.Client) {
-		err = errLoop
-	}
 	if err != nil {
 		rec.Result = DialDenied
 		return nil, err

@@ -15,6 +15,11 @@ type Options struct {
 	// Target is where handler fixed sends every flow.
 	Target netip.AddrPort
 
+	// Relay is how TCP connections are served: "reactor" (one event loop for
+	// all of them) or "simple" (two goroutines each, easier to debug). "" is
+	// reactor. Handler echo is always simple.
+	Relay string
+
 	// Mark is SO_MARK of upstream sockets, 0 none (needs CAP_NET_ADMIN).
 	Mark uint32
 	// Interface is SO_BINDTODEVICE of upstream sockets, "" none.
@@ -82,6 +87,7 @@ func (c *Class) UnmarshalText(b []byte) error {
 // withDefaults returns o with every zero value replaced.
 func (o Options) withDefaults() Options {
 	def(&o.Handler, "direct")
+	def(&o.Relay, "reactor")
 	def(&o.ConnectTimeout, 10*time.Second)
 	def(&o.IdleTimeout, 2*time.Hour)
 	def(&o.DrainTimeout, 5*time.Minute)
@@ -115,6 +121,11 @@ func (o *Options) Validate() error {
 		}
 	default:
 		bad("handler", "%q is not one of direct, fixed, echo", o.Handler)
+	}
+	switch o.Relay {
+	case "", "reactor", "simple":
+	default:
+		bad("relay", "%q is not one of reactor, simple", o.Relay)
 	}
 	if len(o.Interface) > 15 {
 		bad("interface", "%q is longer than the kernel's 15 bytes", o.Interface)

@@ -140,7 +140,9 @@ func (s *selfAddresses) refresh(old *addressSet) *addressSet {
 	}
 	for _, ia := range ifaddrs {
 		if n, ok := ia.(*net.IPNet); ok {
-			if a, ok := netip.AddrFromSlice(n.IP); ok {
+			// Loopback has a class of its own, which may be open when
+			// this one is not.
+			if a, ok := netip.AddrFromSlice(n.IP); ok && !a.Unmap().IsLoopback() {
 				set.addrs[a.Unmap()] = true
 			}
 		}

@@ -22,11 +22,13 @@ type relay struct {
 	last   atomic.Int64 // when bytes last moved, since start, in nanoseconds
 	start  time.Time
 	halves atomic.Int32 // directions that are over
-	broken atomic.Bool  // the client's side failed and abort is on its way
+	broken atomic.Bool  // the client's side failed
 
-	mu     sync.Mutex
-	timer  *time.Timer // guarded by mu; nil without timeouts and after the end
-	over   bool        // guarded by mu: both sides are closed
+	mu    sync.Mutex
+	timer *time.Timer // guarded by mu; nil without timeouts and after the end
+	over  bool        // guarded by mu: finish was called
+
+	once   sync.Once // of finish
 	reason flow.CloseReason
 }
 
@@ -61,9 +63,17 @@ func (r *relay) Notify() {
 	wake(r.up.ready)
 	wake(r.down.ready)
 	// A direction that waits for the upstream would not see the client's
-	// reset, so the reset comes to it; closing a file must not happen here.
+	// reset, so its wait ends; closing a file must not happen here.
 	if r.conn.Broken() && r.broken.CompareAndSwap(false, true) {
-		go r.finish(flow.ReasonClientReset, true)
+		_ = r.sock.f.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+// interrupted is called by a direction whose wait for the socket was ended, by
+// Notify or because finish closed the socket.
+func (r *relay) interrupted() {
+	if r.broken.Load() {
+		r.finish(flow.ReasonClientReset, true)
 	}
 }
 
@@ -74,7 +84,7 @@ func wake(c chan struct{}) {
 	}
 }
 
-// moved notes that bytes moved now.
+// touch notes that bytes moved now.
 func (r *relay) touch() { r.last.Store(int64(time.Since(r.start))) }
 
 // halfDone is called by each direction at its end.
@@ -98,45 +108,52 @@ func (r *relay) halfDone() {
 
 // expire ends an idle relay, or waits for the rest of the time.
 func (r *relay) expire() {
+	if reason, idle := r.silent(); idle {
+		r.finish(reason, true)
+	}
+}
+
+// silent reports whether no byte moved for the time that holds now, and sets the
+// timer for the rest of it if one did. The lock keeps the timer that a direction
+// sets at its end.
+func (r *relay) silent() (flow.CloseReason, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	limit, reason := r.drop, flow.ReasonIdle
 	if r.halves.Load() > 0 {
 		limit, reason = r.wait, flow.ReasonDrain
 	}
 	rest := limit - (time.Since(r.start) - time.Duration(r.last.Load()))
-	if rest <= 0 {
-		r.finish(reason, true)
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.timer != nil {
+	if rest > 0 && r.timer != nil {
 		r.timer.Reset(rest)
 	}
+	return reason, rest <= 0
 }
 
 // finish closes both sides, by RST if abort; the first call's reason stays. Both
-// directions then end by themselves.
+// directions then end by themselves. Every call returns when both are closed.
 func (r *relay) finish(reason flow.CloseReason, abort bool) {
+	r.once.Do(func() {
+		r.reason = reason
+		r.stopTimer()
+		if abort {
+			r.conn.Abort()
+			r.sock.abort()
+		} else {
+			_ = r.conn.Close()
+			_ = r.sock.f.Close()
+		}
+		wake(r.up.ready)
+		wake(r.down.ready)
+	})
+}
+
+func (r *relay) stopTimer() {
 	r.mu.Lock()
-	if r.over {
-		r.mu.Unlock()
-		return
-	}
+	defer r.mu.Unlock()
 	r.over = true
-	r.reason = reason
 	if r.timer != nil {
 		r.timer.Stop()
 		r.timer = nil
 	}
-	r.mu.Unlock()
-	// Outside the lock: the stack may call Notify from inside these.
-	if abort {
-		r.conn.Abort()
-		r.sock.abort()
-	} else {
-		_ = r.conn.Close()
-		_ = r.sock.f.Close()
-	}
-	wake(r.up.ready)
-	wake(r.down.ready)
 }

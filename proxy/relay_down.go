@@ -60,13 +60,18 @@ func (h *downHalf) init(r *relay, s *flowCounters) {
 func (h *downHalf) run() {
 	for {
 		if err := h.r.sock.rc.Read(h.pumpFn); err != nil {
-			return // closed by finish
+			h.r.interrupted()
+			return
 		}
 		switch h.state {
 		case downMore, downWait:
 		case downFull:
 			<-h.ready
 		case downEOF:
+			if h.r.up.sawReset() {
+				h.r.finish(flow.ReasonUpstreamReset, true)
+				return
+			}
 			_ = h.r.conn.CloseWrite()
 			h.r.halfDone()
 			return
@@ -130,7 +135,7 @@ func (h *downHalf) readBulk(fd uintptr, n int) downState {
 	if h.fp.err != 0 {
 		return downFailed
 	}
-	return h.after(err)
+	return afterWrite(err)
 }
 
 // pass gives b to the stack and keeps what it does not take.
@@ -141,7 +146,7 @@ func (h *downHalf) pass(b []byte) downState {
 		h.sp.b = nil
 		h.count(n)
 		b = b[n:]
-		if s := h.after(err); s != downMore {
+		if s := afterWrite(err); s != downMore {
 			if s == downFull {
 				h.stash = append([]byte(nil), b...)
 			}
@@ -159,8 +164,8 @@ func (h *downHalf) count(n int64) {
 	}
 }
 
-// after judges what a write to the client returned.
-func (h *downHalf) after(err error) downState {
+// afterWrite judges what a write to the client returned.
+func afterWrite(err error) downState {
 	switch {
 	case err == nil:
 		return downMore

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,9 @@ type upHalf struct {
 	w      sockWriter
 	n      int64
 	err    error
+
+	sending sync.Mutex // held while the socket is written to
+	failed  unix.Errno // guarded by sending: what a write to the socket returned
 }
 
 func (h *upHalf) init(r *relay, s *flowCounters) {
@@ -33,11 +37,15 @@ func (h *upHalf) init(r *relay, s *flowCounters) {
 func (h *upHalf) run() {
 	for {
 		if err := h.r.sock.rc.Write(h.pumpFn); err != nil {
-			return // closed by finish
+			h.r.interrupted()
+			return
 		}
 		switch {
 		case h.w.err != 0:
-			h.upstreamGone()
+			// What the upstream sent before is still to be read, so the
+			// other direction decides how the relay ends: a server that
+			// answers early and closes must be heard.
+			h.r.halfDone()
 			return
 		case h.err == nil:
 		case errors.Is(h.err, flow.ErrWouldBlock):
@@ -57,8 +65,11 @@ func (h *upHalf) run() {
 
 // pump runs with the socket's descriptor; false waits until it takes more.
 func (h *upHalf) pump(fd uintptr) bool {
+	h.sending.Lock()
 	h.w = sockWriter{fd: fd}
 	h.n, h.err = h.r.conn.ReadTo(&h.w)
+	h.failed = h.w.err
+	h.sending.Unlock()
 	if h.n > 0 {
 		h.moved += uint64(h.n)
 		h.stats.bytesUp.Add(uint64(h.n))
@@ -67,11 +78,13 @@ func (h *upHalf) pump(fd uintptr) bool {
 	return !h.w.full
 }
 
-// upstreamGone ends this direction when the upstream takes no more. What it sent
-// before is still to be read, so the other direction decides how the relay ends:
-// a server that answers early and closes must be heard.
-func (h *upHalf) upstreamGone() {
-	h.r.halfDone()
+// sawReset reports whether a write to the socket was told of a reset. The kernel
+// tells it once, to whoever asks first, and a read after that finds an end of
+// stream like any other. EPIPE is no reset: it follows the upstream's FIN.
+func (h *upHalf) sawReset() bool {
+	h.sending.Lock()
+	defer h.sending.Unlock()
+	return h.failed != 0 && h.failed != unix.EPIPE
 }
 
 // sockWriter sends slices of the stack's memory, without waiting.

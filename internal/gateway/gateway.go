@@ -14,8 +14,8 @@
 //
 // # Goroutines
 //
-// Run owns one per part (stack, handler, admin server) besides theirs, and returns
-// after all of them.
+// Run owns one per part (loop, stack, handler, admin server) besides theirs, and
+// returns after all of them.
 package gateway
 
 import (
@@ -29,6 +29,7 @@ import (
 
 	"github.com/tungate/tungate/admin"
 	"github.com/tungate/tungate/config"
+	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/metrics"
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/proxy"
@@ -44,14 +45,23 @@ type Deps struct {
 	Build metrics.Build
 	// Device is served instead of one made from Config.Device. The Gateway
 	// owns it, also when New fails.
-	Device *tundev.Device
+	Device Device
+}
+
+// Device is what a Gateway needs of a device; *tundev.Device is one.
+type Device interface {
+	netstack.Device
+	Name() string
+	Notes() []string
+	Close() error
 }
 
 // Gateway is one device with everything behind it.
 type Gateway struct {
 	cfg     *config.Config
 	log     *zap.Logger
-	device  *tundev.Device
+	device  Device
+	loop    *loop.Loop // nil with proxy.relay simple
 	handler proxy.Handler
 	stack   *netstack.Stack
 	admin   *admin.Server
@@ -86,18 +96,33 @@ func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	if g.admin, err = admin.New(cfg.Admin, admin.Deps{Metrics: registry.Handler(), Ready: g.Ready, Log: d.Log}); err != nil {
 		return nil, err
 	}
-	if g.handler, err = proxy.New(cfg.Proxy, g.trace); err != nil {
+	if err = g.newHandler(); err != nil {
 		return nil, err
 	}
 	if g.device == nil {
-		if g.device, err = tundev.Create(cfg.Device); err != nil {
+		device, err := tundev.Create(cfg.Device)
+		if err != nil {
 			return nil, err
 		}
+		g.device = device
 	}
-	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack, nil); err != nil {
+	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack, g.loop); err != nil {
 		return nil, err
 	}
 	return g, nil
+}
+
+// newHandler makes the handler, and the loop it shares with the device.
+func (g *Gateway) newHandler() (err error) {
+	if g.cfg.Proxy.Relay == "simple" {
+		g.handler, err = proxy.New(g.cfg.Proxy, g.trace)
+		return err
+	}
+	if g.loop, err = loop.New(); err != nil {
+		return err
+	}
+	g.handler, err = proxy.NewOnLoop(g.cfg.Proxy, g.loop, g.trace)
+	return err
 }
 
 // Run serves until ctx is done, drains, and returns nil; or returns why a part
@@ -106,6 +131,7 @@ func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
 func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
 	partCtx, stopParts := context.WithCancel(context.Background())
 	defer stopParts()
+	stopLoop := g.startLoop()
 	failed := make(chan error, 3)
 	parts := []struct {
 		name string
@@ -136,8 +162,24 @@ func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
 	for range running {
 		err = errors.Join(err, <-failed)
 	}
+	// Last, because the other parts end on it.
+	err = errors.Join(err, stopLoop())
 	g.log.Info("stopped")
 	return err
+}
+
+// startLoop runs the loop, if there is one, until stop is called.
+func (g *Gateway) startLoop() (stop func() error) {
+	if g.loop == nil {
+		return func() error { return nil }
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.loop.Run(ctx) }()
+	return func() error {
+		cancel()
+		return named("loop", <-done)
+	}
 }
 
 // named puts a part's name before its error.
@@ -185,6 +227,9 @@ func (g *Gateway) release() error {
 	}
 	if g.device != nil {
 		errs = append(errs, g.device.Close())
+	}
+	if g.loop != nil {
+		errs = append(errs, g.loop.Close())
 	}
 	if g.admin != nil {
 		errs = append(errs, g.admin.Close())

@@ -1,0 +1,350 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/loop"
+)
+
+// flowState is how far a reactorFlow has come. Up to flowStarting its goroutine
+// owns it but for the loop's part of a dial; from flowOpen on the loop does.
+type flowState uint8
+
+const (
+	flowNew      flowState = iota
+	flowDialling           // the loop waits for the socket's connect
+	flowStarting           // connected at both ends, posted to the loop
+	flowOpen               // relaying
+	flowDead               // closed at both ends
+)
+
+// stepBytes bounds what one flow moves in one direction before others get their
+// turn.
+const stepBytes = 1 << 20
+
+// reactorFlow is all that an open connection owns besides the stack's endpoint and
+// its socket.
+type reactorFlow struct {
+	re     *reactor
+	ctx    context.Context //nolint:containedctx // the stack's, for the reason of an end
+	conn   flow.Conn       // valid from flowStarting on
+	task   loop.Task
+	source loop.Source
+	timer  loop.Timer
+
+	prev, next *reactorFlow // ring of open flows
+
+	fd        int
+	state     flowState
+	cancelled atomic.Bool // the dial is not wanted any more
+
+	// What edge-triggered epoll said last and nothing has disproved since.
+	readable, writable, hangup bool
+
+	upDone, downDone bool // the direction is over
+	reset            bool // a write to the socket was told of a reset
+	bulk             bool // the last read of the socket was a full one
+
+	stash   []byte     // read from the socket, not yet taken by the client
+	dialled chan error // valid iff state is flowDialling
+	start   time.Time
+	last    time.Duration // when bytes last moved, since start
+	rec     Record
+}
+
+// Notify implements flow.Notifier. It runs under the stack's locks.
+func (f *reactorFlow) Notify() { f.re.loop.Post(&f.task) }
+
+// RunTask implements loop.Runner: news of the client's side, or of the flow's own
+// goroutine.
+func (f *reactorFlow) RunTask() {
+	switch f.state {
+	case flowDialling:
+		f.stepDial()
+	case flowStarting:
+		f.open()
+	case flowOpen:
+		f.step()
+	case flowNew, flowDead:
+	}
+}
+
+// HandleEvents implements loop.Handler: news of the socket.
+func (f *reactorFlow) HandleEvents(ev uint32) {
+	if f.state == flowDialling {
+		f.decide()
+		return
+	}
+	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		f.readable = true
+	}
+	if ev&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		f.hangup = true
+	}
+	if ev&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		f.writable = true
+	}
+	if f.state == flowOpen {
+		f.step()
+	}
+}
+
+// stepDial begins to wait for the connect, or gives it up.
+func (f *reactorFlow) stepDial() {
+	switch {
+	case f.cancelled.Load():
+		f.endDial(context.Canceled)
+	case f.re.loop.Add(&f.source, f.fd, unix.EPOLLOUT) != nil:
+		f.endDial(unix.ENOMEM) // epoll(7)'s only failure that is not a bug of ours
+	default:
+		f.re.loop.Set(&f.timer, f.re.opts.ConnectTimeout)
+	}
+}
+
+// decide ends the dial if the kernel has decided it.
+func (f *reactorFlow) decide() {
+	if done, err := connected(f.fd); done {
+		f.endDial(err)
+	}
+}
+
+// endDial hands the socket back to the goroutine that waits for it.
+func (f *reactorFlow) endDial(err error) {
+	f.re.loop.Stop(&f.timer)
+	f.re.loop.Remove(&f.source)
+	f.state = flowNew
+	f.dialled <- err
+}
+
+// open makes the flow the loop's.
+func (f *reactorFlow) open() {
+	re := f.re
+	f.state = flowOpen
+	f.prev, f.next = re.flows.prev, &re.flows
+	f.prev.next, re.flows.prev = f, f
+	if re.stopping {
+		f.finish(flow.ReasonShutdown, true)
+		return
+	}
+	if re.opts.IdleTimeout >= 0 {
+		re.loop.Set(&f.timer, re.opts.IdleTimeout)
+	}
+	f.last = time.Since(f.start)
+	f.conn.SetNotifier(f)
+	// Edges that are there already are reported by the next epoll_wait.
+	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
+	if err := re.loop.Add(&f.source, f.fd, events); err != nil {
+		f.finish(flow.ReasonError, true)
+		return
+	}
+	f.writable = true
+	f.step() // data may have come before the notifier was set
+}
+
+// step moves what can be moved, both ways.
+func (f *reactorFlow) step() {
+	if f.conn.Broken() {
+		f.finish(flow.ReasonClientReset, true)
+		return
+	}
+	if !f.upDone {
+		f.stepUp()
+	}
+	if f.state == flowOpen && !f.downDone {
+		f.stepDown()
+	}
+	if f.state == flowOpen && f.upDone && f.downDone {
+		f.finish(flow.ReasonDone, false)
+	}
+}
+
+// stepUp sends what the client sent to the upstream.
+func (f *reactorFlow) stepUp() {
+	for budget := stepBytes; f.writable; {
+		w := &f.re.writer
+		*w = sockWriter{fd: uintptr(f.fd)}
+		n, err := f.conn.ReadTo(w)
+		f.moved(&f.rec.Up, &f.re.tcp.bytesUp, n)
+		budget -= int(n)
+		switch {
+		case w.err != 0:
+			// The upstream takes no more, but what it sent is still to be
+			// read: a server that answers early and closes must be heard.
+			f.readable = true
+			// The kernel tells a reset once, to whoever asks first; a read
+			// after that finds an end of stream like any other. EPIPE is no
+			// reset: it follows the upstream's FIN.
+			f.reset = w.err != unix.EPIPE
+			f.endHalf(&f.upDone)
+			return
+		case w.full:
+			f.writable = false
+			return
+		case errors.Is(err, flow.ErrWouldBlock):
+			return
+		case errors.Is(err, io.EOF):
+			_ = unix.Shutdown(f.fd, unix.SHUT_WR)
+			f.endHalf(&f.upDone)
+			return
+		case err != nil:
+			f.finish(flow.ReasonClientReset, true)
+			return
+		case budget <= 0:
+			f.re.loop.Post(&f.task)
+			return
+		}
+	}
+}
+
+// stepDown passes on to the client what the upstream sent.
+func (f *reactorFlow) stepDown() {
+	for budget := stepBytes; f.readable; {
+		before := f.rec.Down
+		switch s := f.readOnce(); s {
+		case downMore:
+		case downWait:
+			f.readable = false
+			return
+		case downFull:
+			return // the client's side will notify
+		case downEOF:
+			if f.reset {
+				f.finish(flow.ReasonUpstreamReset, true)
+				return
+			}
+			_ = f.conn.CloseWrite()
+			f.endHalf(&f.downDone)
+			return
+		case downFailed:
+			f.finish(flow.ReasonUpstreamReset, true)
+			return
+		case downClient:
+			f.finish(flow.ReasonClientReset, true)
+			return
+		}
+		if budget -= int(f.rec.Down - before); budget <= 0 { //nolint:gosec // bounded by bigRead
+			f.re.loop.Post(&f.task)
+			return
+		}
+	}
+}
+
+// readOnce moves bytes of the socket once.
+func (f *reactorFlow) readOnce() downState {
+	if b := f.stash; len(b) > 0 {
+		f.stash = nil
+		return f.pass(b)
+	}
+	if f.bulk {
+		if avail, err := unix.IoctlGetInt(f.fd, unix.SIOCINQ); err == nil && avail >= smallRead {
+			return f.readBulk(min(avail, bigRead))
+		}
+		f.bulk = false
+	}
+	b := f.re.scratch[:]
+	n, e := recv(uintptr(f.fd), b)
+	switch {
+	case e == unix.EAGAIN:
+		return downWait
+	case e != 0:
+		return downFailed
+	case n == 0:
+		return downEOF
+	}
+	f.bulk = n == len(b)
+	s := f.pass(b[:n])
+	if s == downMore && !f.bulk && !f.hangup {
+		return downWait // a short read has drained the socket (epoll(7))
+	}
+	return s
+}
+
+// readBulk lets the stack read n bytes of the socket into its own memory.
+func (f *reactorFlow) readBulk(n int) downState {
+	p := &f.re.sock
+	*p = sockPayload{fd: uintptr(f.fd), n: n}
+	moved, err := f.conn.WriteFrom(p)
+	f.moved(&f.rec.Down, &f.re.tcp.bytesDown, moved)
+	if p.err != 0 {
+		return downFailed
+	}
+	return afterWrite(err)
+}
+
+// pass gives b to the client and keeps a copy of what it does not take.
+func (f *reactorFlow) pass(b []byte) downState {
+	for len(b) > 0 {
+		f.re.slice.b = b
+		n, err := f.conn.WriteFrom(&f.re.slice)
+		f.moved(&f.rec.Down, &f.re.tcp.bytesDown, n)
+		b = b[n:]
+		if s := afterWrite(err); s != downMore {
+			if s == downFull {
+				f.stash = append([]byte(nil), b...)
+			}
+			return s
+		}
+	}
+	return downMore
+}
+
+// moved counts n bytes.
+func (f *reactorFlow) moved(flow *uint64, all *atomic.Uint64, n int64) {
+	if n > 0 {
+		*flow += uint64(n)
+		all.Add(uint64(n))
+		f.last = time.Since(f.start)
+	}
+}
+
+// endHalf ends one direction; the other has the drain timeout from its last byte
+// on.
+func (f *reactorFlow) endHalf(done *bool) {
+	*done = true
+	f.last = time.Since(f.start)
+	f.re.loop.Set(&f.timer, f.re.opts.DrainTimeout)
+}
+
+// Expire implements loop.Expirer: the flow has been idle, or may have been.
+func (f *reactorFlow) Expire() {
+	if f.state == flowDialling {
+		f.endDial(unix.ETIMEDOUT)
+		return
+	}
+	limit, reason := f.re.opts.IdleTimeout, flow.ReasonIdle
+	if f.upDone || f.downDone {
+		limit, reason = f.re.opts.DrainTimeout, flow.ReasonDrain
+	}
+	if rest := limit - (time.Since(f.start) - f.last); rest > 0 {
+		f.re.loop.Set(&f.timer, rest)
+		return
+	}
+	f.finish(reason, true)
+}
+
+// finish closes both sides, by RST if abort.
+func (f *reactorFlow) finish(reason flow.CloseReason, abort bool) {
+	re := f.re
+	f.state = flowDead
+	re.loop.Stop(&f.timer)
+	re.loop.Remove(&f.source)
+	f.prev.next, f.next.prev = f.next, f.prev
+	if abort {
+		f.conn.Abort()
+	} else {
+		_ = f.conn.Close()
+	}
+	f.closeSocket(abort)
+	f.stash = nil
+	reason = endReason(f.ctx, reason)
+	re.tcp.end(reason)
+	f.rec.Reason, f.rec.Duration = reason, time.Since(f.start)
+	re.trace(f.rec)
+}
