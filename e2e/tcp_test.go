@@ -170,11 +170,6 @@ func TestSilentUpstream(t *testing.T) {
 		// As many as there are threads to dial from wait at once.
 		gw.counts(t, atLeast(20), "tungate_tcp_half_open")
 		within(t, time.Second, "a connection beside silent ones", func() {
-			c, err := gw.lab.Server.Dial("tcp", to.String(), soon) // the server is up
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Close()
 			if err := dialBeside(lab, to); err != nil {
 				t.Error(err)
 			}

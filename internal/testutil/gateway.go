@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -58,7 +59,6 @@ func BuildGateway(bin string, race bool) error {
 // Gateway is a running gateway.
 type Gateway struct {
 	*Process
-	ns   *Namespace
 	http *http.Client
 }
 
@@ -69,9 +69,12 @@ func StartGateway(ns *Namespace, bin, config string) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{Process: p, ns: ns, http: &http.Client{
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		return ns.dialNow(ctx, &net.Dialer{}, network, address)
+	}
+	g := &Gateway{Process: p, http: &http.Client{
 		Timeout:   30 * time.Second,
-		Transport: &http.Transport{DialContext: ns.DialContext, DisableKeepAlives: true},
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
 	}}
 	err = Poll(startTimeout, func() error {
 		if !p.Alive() {

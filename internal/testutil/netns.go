@@ -160,6 +160,12 @@ func (n *Namespace) DialWith(ctx context.Context, d *net.Dialer, network, addres
 		return nil, ctx.Err()
 	}
 	defer func() { <-n.dial }()
+	return n.dialNow(ctx, d, network, address)
+}
+
+// dialNow dials without waiting for one of the threads that Dial may use: what
+// looks at a gateway must not queue behind the load.
+func (n *Namespace) dialNow(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
 	var conn net.Conn
 	err := n.Do(func() (err error) {
 		conn, err = d.DialContext(ctx, network, address)
