@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/internal/testutil"
 )
@@ -181,19 +184,26 @@ func TestNoPermission(t *testing.T) {
 	}
 }
 
-// tunMode sets who may open /dev/net/tun, for the test alone.
+// tunMode sets who may open /dev/net/tun, for the test alone: another run on this
+// machine that wants to change it waits.
 func tunMode(t *testing.T, mode os.FileMode) {
 	t.Helper()
-	const path = "/dev/net/tun"
-	fi, err := os.Stat(path)
+	f, err := os.Open("/dev/net/tun")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := f.Stat()
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.Chmod(path, fi.Mode().Perm()); err != nil {
+		if err := errors.Join(f.Chmod(fi.Mode().Perm()), f.Close()); err != nil {
 			t.Error(err)
 		}
 	})
