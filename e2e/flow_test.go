@@ -216,3 +216,35 @@ func TestUDPSessionLimit(t *testing.T) {
 		gw.counts(t, atLeast(limit), "tungate_proxy_udp_sessions_evicted_total")
 	})
 }
+
+// TestLoss drops one frame in fifty on the device, both ways: every byte arrives
+// all the same.
+func TestLoss(t *testing.T) {
+	const size = 10 << 20
+	lab := newLab(t)
+	gw := start(t, lab, "direct.yaml", nil)
+	for _, chain := range []struct{ hook, match string }{{"prerouting", "iifname"}, {"postrouting", "oifname"}} {
+		rules := []string{
+			"add table inet loss",
+			"add chain inet loss " + chain.hook + " { type filter hook " + chain.hook + " priority -300; }",
+			"add rule inet loss " + chain.hook + " " + chain.match + " " + testutil.TunName + " numgen random mod 100 < 2 drop",
+		}
+		for _, rule := range rules {
+			if _, err := lab.Client.Output("nft", rule); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eachFamily(t, func(t *testing.T, f family) {
+		to := serve(t, lab.Server, f.server, 0, echo)
+		together(t, 4, func(i int) error {
+			c, err := lab.Client.Dial("tcp", to.String(), long)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return echoed(c, uint64(i), size)
+		})
+	})
+	gw.counts(t, atLeast(1), "tungate_tcp_retransmits_total")
+}
