@@ -35,6 +35,8 @@ func linkMetrics() []metric[stats] {
 			func(c *link.Counters) uint64 { return c.PartialChecksum }),
 		perQueue("device_software_segmented_frames_total", "Superframes that had to be segmented here because the device cannot.",
 			func(c *link.Counters) uint64 { return c.SoftwareGSO }),
+		perQueue("device_refused_superframes_total", "Superframes the kernel refused (EINVAL) and that were segmented here instead; after three none is tried again.",
+			func(c *link.Counters) uint64 { return c.Refused }),
 		perQueue("device_checksummed_frames_total", "Frames whose checksum was computed here.",
 			func(c *link.Counters) uint64 { return c.Verified }),
 		{

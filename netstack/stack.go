@@ -134,6 +134,10 @@ func (s *Stack) Run() error {
 	return err
 }
 
+// Features returns the device's offloads in use: one that the device refused since
+// the start is off.
+func (s *Stack) Features() tundev.Features { return s.link.Features() }
+
 // Drain answers every new connection attempt with RST from now on, and leaves
 // what is established alone.
 func (s *Stack) Drain() { s.draining.Store(true) }

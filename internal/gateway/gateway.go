@@ -287,7 +287,7 @@ func (g *Gateway) trace(r proxy.Record) {
 }
 
 func (g *Gateway) deviceMetrics() metrics.Device {
-	f := g.device.Features()
+	f := g.stack.Features()
 	return metrics.Device{
 		Up:       phase(g.state.Load()) == serving,
 		MTU:      g.device.MTU(),

@@ -38,6 +38,8 @@ type Endpoint struct {
 	guard    guard
 	queues   []*queue
 	mtu      atomic.Uint32
+	tso      atomic.Bool  // superframes may be written
+	refusals atomic.Int32 // superframes that the device refused
 	drops    [NumDropReasons]atomic.Uint64
 
 	mu         sync.RWMutex
@@ -53,6 +55,7 @@ var (
 func New(o Options) *Endpoint {
 	e := &Endpoint{features: o.Features, loop: o.Loop, guard: guard{sources: o.Sources}}
 	e.mtu.Store(uint32(o.MTU))
+	e.tso.Store(o.Features.TSO)
 	for _, q := range o.Queues {
 		e.queues = append(e.queues, newQueue(e, q))
 	}
@@ -87,6 +90,13 @@ func (e *Endpoint) Stats() Stats {
 		s.Drops[i] = e.drops[i].Load()
 	}
 	return s
+}
+
+// Features returns the offloads in use: the device's, less what it refused since.
+func (e *Endpoint) Features() tundev.Features {
+	f := e.features
+	f.TSO = e.tso.Load()
+	return f
 }
 
 func (e *Endpoint) drop(r DropReason) { e.drops[r].Add(1) }
@@ -164,7 +174,7 @@ func (e *Endpoint) SetOnCloseAction(func()) {}
 
 // counters is Counters while it counts. Rx has one writer, Tx many.
 type counters struct {
-	frames, bytes, superframes, superframeBytes, partial, software, verified atomic.Uint64
+	frames, bytes, superframes, superframeBytes, partial, software, refused, verified atomic.Uint64
 }
 
 func (c *counters) snapshot() Counters {
@@ -175,6 +185,7 @@ func (c *counters) snapshot() Counters {
 		SuperframeBytes: c.superframeBytes.Load(),
 		PartialChecksum: c.partial.Load(),
 		SoftwareGSO:     c.software.Load(),
+		Refused:         c.refused.Load(),
 		Verified:        c.verified.Load(),
 	}
 }

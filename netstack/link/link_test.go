@@ -379,6 +379,39 @@ func TestOutboundFaults(t *testing.T) {
 	}
 }
 
+// TestRefusedSuperframes loses nothing when the device refuses a superframe, and
+// stops writing them after three.
+func TestRefusedSuperframes(t *testing.T) {
+	r := newRig(t, tuntest.Options{})
+	r.dev.RefuseSuperframes(true)
+	payload := random(4000)
+	for i := range 5 {
+		var list stack.PacketBufferList
+		pkt := outbound(server4, client4, payload, 1400)
+		list.PushBack(pkt)
+		if _, err := r.ep.WritePackets(list); err != nil {
+			t.Fatal(err)
+		}
+		pkt.DecRef()
+		var got []byte
+		for range 3 {
+			f := r.dev.Recv(within)
+			var p offload.Packet
+			if v := offload.Parse(&p, f[tuntest.HdrLen:], len(f)-tuntest.HdrLen); v != offload.OK {
+				t.Fatal(v)
+			}
+			got = append(got, f[tuntest.HdrLen+p.L3Len+p.L4Len:]...)
+		}
+		if !bytes.Equal(got, payload) {
+			t.Fatalf("superframe %d: %d bytes arrived of %d", i, len(got), len(payload))
+		}
+	}
+	s := r.ep.Stats()
+	if tx := s.Queues[0].Tx; tx.Refused != 3 || tx.SoftwareGSO != 5 || r.ep.Features().TSO || r.drops() != 0 {
+		t.Errorf("%+v, %v, drops %v; want 3 refused, 5 segmented, TSO off, no drops", tx, r.ep.Features(), s.Drops)
+	}
+}
+
 // TestGone ends Run with the reason.
 func TestGone(t *testing.T) {
 	dev := tuntest.New(tuntest.Options{})

@@ -54,6 +54,7 @@ type Counters struct {
 	SuperframeBytes uint64
 	PartialChecksum uint64 // frames whose checksum the other side completes
 	SoftwareGSO     uint64 // superframes segmented here because the device can't
+	Refused         uint64 // superframes the device refused (EINVAL), segmented here instead
 	Verified        uint64 // frames whose checksum was computed here
 }
 

@@ -44,6 +44,11 @@ func (f *frame) release() {
 	clear(f.slices[:cap(f.slices)])
 }
 
+// maxRefusals is how many superframes the device may refuse before it gets no
+// more: one could be the fault of its very frame, three in a gateway's life are the
+// kernel's (6.6.44 refused valid ones).
+const maxRefusals = 3
+
 // send encodes one packet and writes it.
 func (e *Endpoint) send(f *frame, pkt *stack.PacketBuffer) {
 	q := e.queues[0]
@@ -52,23 +57,37 @@ func (e *Endpoint) send(f *frame, pkt *stack.PacketBuffer) {
 		e.partialChecksum(f, pkt)
 	}
 	super := f.hdr.GSOType != offload.GSONone
-	size := pkt.Size()
 	f.collect(pkt)
-	switch {
-	case super && !e.features.TSO:
-		q.txStats.software.Add(1)
+	if super && !e.tso.Load() {
 		e.sendSegments(f, q)
 		return
-	case f.hdr.Flags&offload.FlagNeedsCsum != 0 && !e.features.Checksum:
-		if !offload.Complete(&f.hdr, f.slices) {
-			e.drop(DropTxBuild)
-			return
+	}
+	if f.hdr.Flags&offload.FlagNeedsCsum != 0 && !e.features.Checksum && !offload.Complete(&f.hdr, f.slices) {
+		e.drop(DropTxBuild)
+		return
+	}
+	err := e.write(f, q, f.slices)
+	switch {
+	case err == nil:
+		q.txStats.count(pkt.Size(), super, f.hdr.Flags&offload.FlagNeedsCsum != 0)
+	case super && errors.Is(err, unix.EINVAL):
+		q.txStats.refused.Add(1)
+		if e.refusals.Add(1) >= maxRefusals {
+			e.tso.Store(false)
 		}
-		f.hdr = offload.Hdr{}
+		e.sendSegments(f, q)
+	default:
+		e.dropWrite(err)
 	}
-	if e.write(f, q, f.slices) {
-		q.txStats.count(size, super, f.hdr.Flags&offload.FlagNeedsCsum != 0)
+}
+
+// dropWrite counts a frame that the device did not take.
+func (e *Endpoint) dropWrite(err error) {
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) {
+		e.drop(DropTxFull)
+		return
 	}
+	e.drop(DropTxError)
 }
 
 // partialChecksum fills the virtio_net_hdr of a TCP packet and makes sure that
@@ -110,8 +129,9 @@ func (f *frame) collect(pkt *stack.PacketBuffer) {
 	}
 }
 
-// sendSegments cuts a superframe for a device without TSO.
+// sendSegments cuts a superframe for a device that does not take it whole.
 func (e *Endpoint) sendSegments(f *frame, q *queue) {
+	q.txStats.software.Add(1)
 	head := f.slices[0]
 	total := 0
 	for _, s := range f.slices {
@@ -141,14 +161,16 @@ func (e *Endpoint) sendSegments(f *frame, q *queue) {
 		for _, s := range f.out.Payload {
 			n += len(s)
 		}
-		if e.write(f, q, f.out.Payload, f.out.Head) {
-			q.txStats.count(n, false, false)
+		if err := e.write(f, q, f.out.Payload, f.out.Head); err != nil {
+			e.dropWrite(err)
+			continue
 		}
+		q.txStats.count(n, false, false)
 	}
 }
 
-// write sends one frame made of head, if any, and slices, and counts a failure.
-func (e *Endpoint) write(f *frame, q *queue, slices [][]byte, head ...[]byte) bool {
+// write sends one frame made of head, if any, and slices.
+func (e *Endpoint) write(f *frame, q *queue, slices [][]byte, head ...[]byte) error {
 	f.hdr.Encode(f.raw[:])
 	f.iov = append(f.iov[:0], unix.Iovec{Base: &f.raw[0], Len: offload.HdrLen})
 	for _, s := range head {
@@ -159,14 +181,5 @@ func (e *Endpoint) write(f *frame, q *queue, slices [][]byte, head ...[]byte) bo
 			f.iov = append(f.iov, unix.Iovec{Base: &s[0], Len: uint64(len(s))})
 		}
 	}
-	err := q.dev.WriteFrame(f.iov)
-	switch {
-	case err == nil:
-		return true
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
-		e.drop(DropTxFull)
-	default:
-		e.drop(DropTxError)
-	}
-	return false
+	return q.dev.WriteFrame(f.iov)
 }

@@ -46,6 +46,7 @@ type Device struct {
 	mu      sync.Mutex
 	why     error // valid once gone is closed
 	failing error
+	refuses bool // superframes
 	written int
 }
 
@@ -108,6 +109,14 @@ func (d *Device) FailWrites(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.failing = err
+}
+
+// RefuseSuperframes makes writes of superframes return EINVAL, as kernels with a
+// broken offload do.
+func (d *Device) RefuseSuperframes(yes bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refuses = yes
 }
 
 // Written returns how many frames were written to the device so far.
@@ -176,6 +185,9 @@ func (d *Device) WriteFrame(iov []unix.Iovec) error {
 		return err
 	}
 	f := gather(iov)
+	if f[1] != 0 && d.refusing() { // gso_type
+		return unix.EINVAL
+	}
 	to := d.out
 	if d.peer != nil {
 		to = d.peer.in
@@ -189,6 +201,12 @@ func (d *Device) WriteFrame(iov []unix.Iovec) error {
 	d.written++
 	d.mu.Unlock()
 	return nil
+}
+
+func (d *Device) refusing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refuses
 }
 
 // slice is the memory that v describes.
