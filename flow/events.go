@@ -19,12 +19,12 @@ const (
 )
 
 // ErrWouldBlock says that a call would have had to wait. Its errno is EAGAIN.
-var ErrWouldBlock error = wouldBlock{}
+var ErrWouldBlock error = wouldBlockError{}
 
-type wouldBlock struct{}
+type wouldBlockError struct{}
 
-func (wouldBlock) Error() string { return "flow: operation would block" }
-func (wouldBlock) Unwrap() error { return unix.EAGAIN }
+func (wouldBlockError) Error() string { return "flow: operation would block" }
+func (wouldBlockError) Unwrap() error { return unix.EAGAIN }
 
 // Error is a failure of one flow.
 type Error struct {
@@ -87,8 +87,7 @@ func (r CloseReason) String() string {
 
 // ErrnoOf returns the errno that err unwraps to, 0 if none.
 func ErrnoOf(err error) unix.Errno {
-	var e unix.Errno
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[unix.Errno](err); ok {
 		return e
 	}
 	return 0

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -65,7 +64,7 @@ func New() (*Loop, error) {
 	l.wheel.init(time.Now())
 	l.quit.Init(RunnerFunc(func() { l.quitting = true }))
 	// Edge-triggered, so that it need never be read.
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET&0xffffffff, Fd: int32(wakefd)}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET&0xffffffff, Fd: int32(wakefd)} //nolint:gosec // a descriptor
 	if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, wakefd, &ev); err != nil {
 		return nil, errors.Join(fmt.Errorf("loop: epoll: %w", err), l.Close())
 	}
@@ -131,8 +130,10 @@ func (l *Loop) poll(timeout int) int {
 	var e unix.Errno
 	if timeout == 0 {
 		// Never blocks, so the scheduler need not hear of it.
+		//nolint:gosec // epoll_pwait fills the loop's own array
 		n, _, e = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, 0, 0, 0)
 	} else {
+		//nolint:gosec // the same
 		n, _, e = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, uintptr(timeout), 0, 0)
 	}
 	if e != 0 {
@@ -168,6 +169,3 @@ func (l *Loop) Stats() Stats {
 		Events: l.stats.events.Load(), Tasks: l.stats.tasks.Load(), Timers: l.stats.timers.Load(),
 	}
 }
-
-// errClosed says that the loop has ended.
-var errClosed = fmt.Errorf("loop: %w", net.ErrClosed)

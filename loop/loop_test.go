@@ -56,9 +56,7 @@ func TestPost(t *testing.T) {
 	var ran atomic.Int64
 	var wg sync.WaitGroup
 	for range workers {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			done := make(chan struct{})
 			var task loop.Task
 			task.Init(loop.RunnerFunc(func() { ran.Add(1); done <- struct{}{} }))
@@ -66,7 +64,7 @@ func TestPost(t *testing.T) {
 				l.Post(&task)
 				<-done
 			}
-		}()
+		})
 	}
 	wg.Wait()
 	if ran.Load() != workers*each {

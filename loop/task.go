@@ -52,6 +52,7 @@ func (l *Loop) Post(t *Task) bool {
 	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
 		one := uint64(1)
 		// The counter cannot overflow at one a wake-up, so this cannot block.
+		//nolint:gosec // a write of eight bytes from the stack
 		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(l.wakefd), uintptr(unsafe.Pointer(&one)), 8)
 	}
 	return true

@@ -57,10 +57,10 @@ func (w *wheel) init(now time.Time) {
 // ring makes t the head of an empty list.
 func (t *Timer) ring() { t.prev, t.next = t, t }
 
-// push puts t at the end of the list h.
-func (h *Timer) push(t *Timer) {
-	t.prev, t.next = h.prev, h
-	t.prev.next, h.prev = t, t
+// add puts u at the end of the list with head t.
+func (t *Timer) add(u *Timer) {
+	u.prev, u.next = t.prev, t
+	u.prev.next, t.prev = u, u
 }
 
 func (w *wheel) tickOf(now time.Time) int64 { return int64(now.Sub(w.start) / tick) }
@@ -78,7 +78,7 @@ func (l *Loop) Set(t *Timer, d time.Duration) {
 
 func (w *wheel) push(t *Timer) {
 	slot := t.at % slots
-	w.heads[slot].push(t)
+	w.heads[slot].add(t)
 	w.used[slot/64] |= 1 << (slot % 64)
 }
 

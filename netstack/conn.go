@@ -38,12 +38,12 @@ const watched = waiter.EventIn | waiter.EventOut | waiter.EventErr | waiter.Even
 // in a final state with everything.
 func (c *conn) Readiness() flow.Events {
 	m := c.ep.Readiness(watched) & watched
-	return flow.Events(m.ToLinux()) //nolint:gosec // watched fits
+	return flow.Events(m.ToLinux())
 }
 
 // Broken looks at the endpoint's state, which is one atomic load.
 func (c *conn) Broken() bool {
-	return tcp.EndpointState(c.ep.State()) == tcp.StateError
+	return tcp.EndpointState(c.ep.State()) == tcp.StateError //nolint:gosec // gVisor's own conversion back
 }
 
 // SetNotifier is one atomic store: the waiter entry stays registered for the

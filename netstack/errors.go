@@ -24,6 +24,18 @@ func translate(err tcpip.Error) error {
 		return flow.ErrWouldBlock
 	case *tcpip.ErrClosedForReceive:
 		return io.EOF
+	case *tcpip.ErrInvalidEndpointState:
+		return net.ErrClosed
+	}
+	if e := errnoOf(err); e != 0 {
+		return e
+	}
+	return errors.Join(ErrUnsupported, errors.New(err.String()))
+}
+
+// errnoOf is what Linux calls err, 0 if nothing.
+func errnoOf(err tcpip.Error) unix.Errno {
+	switch err.(type) {
 	case *tcpip.ErrClosedForSend:
 		return unix.EPIPE
 	case *tcpip.ErrConnectionReset:
@@ -46,8 +58,6 @@ func translate(err tcpip.Error) error {
 		return unix.ENOTCONN
 	case *tcpip.ErrPortInUse, *tcpip.ErrNoPortAvailable, *tcpip.ErrAlreadyBound:
 		return unix.EADDRINUSE
-	case *tcpip.ErrInvalidEndpointState:
-		return net.ErrClosed
 	}
-	return errors.Join(ErrUnsupported, errors.New(err.String()))
+	return 0
 }

@@ -82,7 +82,7 @@ func New(dev Device, h flow.Handler, o Options, l *loop.Loop) (*Stack, error) {
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		}),
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Close, not by who made it
 	if err := s.configure(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -132,8 +133,7 @@ func (f *reactorFlow) connect(ctx context.Context) error {
 		// The loop still knows the socket, and gives it back.
 		f.cancelled.Store(true)
 		f.re.loop.Post(&f.task)
-		<-f.dialled
-		err = ctx.Err()
+		err = errors.Join(ctx.Err(), <-f.dialled)
 	}
 	f.dialled = nil
 	return err

@@ -50,8 +50,7 @@ func createError(name string, err error) error {
 
 // errnoOf strips the operation and path that the sentence already names.
 func errnoOf(err error) error {
-	var e unix.Errno
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[unix.Errno](err); ok {
 		return e
 	}
 	return err

@@ -106,8 +106,7 @@ func TestCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = ns.Do(func() error { _, err := netlink.LinkByName("tun0"); return err })
-	var gone netlink.LinkNotFoundError
-	if !errors.As(err, &gone) {
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); !gone {
 		t.Errorf("after Close the interface is still there: %v", err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // version is set by the linker (-X main.version=v1.2.3).
-var version = "devel" //nolint:gochecknoglobals // the linker needs a variable
+var version = "devel"
 
 // build describes this binary.
 func build() metrics.Build {

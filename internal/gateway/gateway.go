@@ -129,9 +129,10 @@ func (g *Gateway) newHandler() (err error) {
 // failed. cut, if it is done during the drain, ends that at once. Run is called
 // once, and releases everything.
 func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
-	partCtx, stopParts := context.WithCancel(context.Background())
+	// The parts outlive ctx by the drain.
+	partCtx, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
-	stopLoop := g.startLoop()
+	stopLoop := g.startLoop(context.WithoutCancel(ctx))
 	failed := make(chan error, 3)
 	parts := []struct {
 		name string
@@ -169,11 +170,11 @@ func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
 }
 
 // startLoop runs the loop, if there is one, until stop is called.
-func (g *Gateway) startLoop() (stop func() error) {
+func (g *Gateway) startLoop(ctx context.Context) (stop func() error) {
 	if g.loop == nil {
 		return func() error { return nil }
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- g.loop.Run(ctx) }()
 	return func() error {

@@ -74,10 +74,10 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	for range e.queues {
 		joined = errors.Join(joined, <-errs)
 	}
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return joined
 	}
-	return joined
+	return nil
 }
 
 // Stats returns a snapshot; it takes no lock.

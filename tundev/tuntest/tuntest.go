@@ -210,7 +210,7 @@ func (d *Device) refusing() bool {
 }
 
 // slice is the memory that v describes.
-func slice(v unix.Iovec) []byte { return unsafe.Slice(v.Base, v.Len) }
+func slice(v unix.Iovec) []byte { return unsafe.Slice(v.Base, v.Len) } //nolint:gosec // what the vector says of its own memory
 
 // scatter copies f over iov; like readv on a TUN it cuts what does not fit.
 func scatter(iov []unix.Iovec, f []byte) int {
@@ -222,7 +222,7 @@ func scatter(iov []unix.Iovec, f []byte) int {
 }
 
 func gather(iov []unix.Iovec) []byte {
-	var f []byte
+	f := make([]byte, 0, 2048)
 	for _, v := range iov {
 		f = append(f, slice(v)...)
 	}
