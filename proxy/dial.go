@@ -3,8 +3,10 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -189,7 +191,7 @@ func connected(fd int) (bool, error) {
 		return true, err
 	}
 	if errno != 0 {
-		return true, unix.Errno(errno) //nolint:gosec // an errno
+		return true, unix.Errno(errno)
 	}
 	// No error and no peer is a connect under way.
 	if _, err := unix.Getpeername(fd); err != nil {
@@ -227,7 +229,23 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zoneID(a.Addr().Zone())}
+}
+
+// zoneID returns the number of the interface that a zone names, 0 if there is
+// none; a link-local address without one cannot be connected to (EINVAL).
+func zoneID(zone string) uint32 {
+	if zone == "" {
+		return 0
+	}
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n)
+	}
+	link, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0
+	}
+	return uint32(link.Index) //nolint:gosec // the kernel's are positive int
 }
 
 func addrPortOf(sa unix.Sockaddr) netip.AddrPort {

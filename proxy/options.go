@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -110,13 +111,47 @@ func (o *Options) Validate() error {
 	bad := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
 	}
+	o.validateHandler(bad)
+	if len(o.Interface) > 15 {
+		bad("interface", "%q is longer than the kernel's 15 bytes", o.Interface)
+	}
+	for _, c := range o.Allow {
+		if !slices.Contains(Classes(), c) {
+			bad("allow", "%q is no destination class", c)
+		}
+	}
+	for from, to := range o.Forward {
+		if !dialable(from) || !dialable(to) {
+			bad("forward", "%v to %v: both need an address and a port", from, to)
+		}
+	}
+	for _, d := range []struct {
+		field string
+		v     time.Duration
+	}{
+		{"connect_timeout", o.ConnectTimeout},
+		{"drain_timeout", o.DrainTimeout},
+		{"udp.idle_timeout", o.UDP.IdleTimeout},
+		{"udp.dns_timeout", o.UDP.DNSTimeout},
+	} {
+		if d.v < 0 {
+			bad(d.field, "%v is negative", d.v)
+		}
+	}
+	if o.UDP.MaxSessions < 0 {
+		bad("udp.max_sessions", "%d is negative", o.UDP.MaxSessions)
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validateHandler(bad func(field, format string, args ...any)) {
 	switch o.Handler {
 	case "", "direct", "echo":
 		if o.Target.IsValid() {
 			bad("target", "only handler fixed takes a target")
 		}
 	case "fixed":
-		if !o.Target.IsValid() {
+		if !dialable(o.Target) {
 			bad("target", "handler fixed needs one, such as 192.0.2.1:80")
 		}
 	default:
@@ -127,23 +162,7 @@ func (o *Options) Validate() error {
 	default:
 		bad("relay", "%q is not one of reactor, simple", o.Relay)
 	}
-	if len(o.Interface) > 15 {
-		bad("interface", "%q is longer than the kernel's 15 bytes", o.Interface)
-	}
-	if o.ConnectTimeout < 0 {
-		bad("connect_timeout", "%v is negative", o.ConnectTimeout)
-	}
-	if o.DrainTimeout < 0 {
-		bad("drain_timeout", "%v is negative", o.DrainTimeout)
-	}
-	if o.UDP.MaxSessions < 0 {
-		bad("udp.max_sessions", "%d is negative", o.UDP.MaxSessions)
-	}
-	if o.UDP.IdleTimeout < 0 {
-		bad("udp.idle_timeout", "%v is negative", o.UDP.IdleTimeout)
-	}
-	if o.UDP.DNSTimeout < 0 {
-		bad("udp.dns_timeout", "%v is negative", o.UDP.DNSTimeout)
-	}
-	return errors.Join(errs...)
 }
+
+// dialable reports whether a names one port of one host.
+func dialable(a netip.AddrPort) bool { return a.IsValid() && a.Port() != 0 }
