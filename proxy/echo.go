@@ -113,7 +113,7 @@ func (l *echoLoop) pass() error {
 		p := slicePayload{b: l.b}
 		n, err := l.c.WriteFrom(&p)
 		l.b = l.b[n:]
-		l.moved += uint64(n) //nolint:gosec // a count
+		l.moved += uint64(n)
 		l.stats.bytesUp.Add(uint64(n))
 		l.stats.bytesDown.Add(uint64(n))
 		if err != nil {

@@ -49,6 +49,7 @@ type reactorFlow struct {
 	readable, writable, hangup bool
 
 	upDone, downDone bool // the direction is over
+	refused          bool // the upstream takes no more of what the client sends
 	reset            bool // a write to the socket was told of a reset
 	bulk             bool // the last read of the socket was a full one
 
@@ -157,12 +158,31 @@ func (f *reactorFlow) step() {
 	if !f.upDone {
 		f.stepUp()
 	}
+	if f.refused {
+		f.discard()
+	}
 	if f.state == flowOpen && !f.downDone {
 		f.stepDown()
 	}
 	if f.state == flowOpen && f.upDone && f.downDone {
-		f.finish(flow.ReasonDone, false)
+		// A client whose bytes the upstream did not take is told so by RST.
+		f.finish(flow.ReasonDone, f.refused)
 	}
+}
+
+// discard takes what the client still sends to nowhere. A client that reads only
+// when it has sent everything would otherwise never come to hear why the upstream
+// takes no more. No byte here counts as a sign of life, so the drain timeout
+// bounds it.
+func (f *reactorFlow) discard() {
+	for budget := stepBytes; budget > 0; {
+		n, err := f.conn.ReadTo(io.Discard)
+		if err != nil {
+			return
+		}
+		budget -= int(n)
+	}
+	f.re.loop.Post(&f.task)
 }
 
 // stepUp sends what the client sent to the upstream.
@@ -182,6 +202,7 @@ func (f *reactorFlow) stepUp() {
 			// after that finds an end of stream like any other. EPIPE is no
 			// reset: it follows the upstream's FIN.
 			f.reset = w.err != unix.EPIPE
+			f.refused = true
 			f.endHalf(&f.upDone)
 			return
 		case w.full:

@@ -54,7 +54,8 @@ func (r *relay) run() flow.CloseReason {
 	}()
 	r.up.run()
 	<-done
-	r.finish(flow.ReasonDone, false)
+	// A client whose bytes the upstream did not take is told so by RST.
+	r.finish(flow.ReasonDone, r.up.w.err != 0)
 	return r.reason
 }
 
@@ -90,6 +91,7 @@ func (r *relay) touch() { r.last.Store(int64(time.Since(r.start))) }
 // halfDone is called by each direction at its end.
 func (r *relay) halfDone() {
 	if r.halves.Add(1) != 1 {
+		wake(r.up.ready)
 		return
 	}
 	// The other direction has the drain timeout from its last byte on.
@@ -105,6 +107,8 @@ func (r *relay) halfDone() {
 	}
 	r.timer.Reset(r.wait)
 }
+
+func (r *relay) bothDone() bool { return r.halves.Load() == 2 }
 
 // expire ends an idle relay, or waits for the rest of the time.
 func (r *relay) expire() {

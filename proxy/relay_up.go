@@ -46,6 +46,7 @@ func (h *upHalf) run() {
 			// other direction decides how the relay ends: a server that
 			// answers early and closes must be heard.
 			h.r.halfDone()
+			h.discard()
 			return
 		case h.err == nil:
 		case errors.Is(h.err, flow.ErrWouldBlock):
@@ -78,6 +79,23 @@ func (h *upHalf) pump(fd uintptr) bool {
 	return !h.w.full
 }
 
+// discard takes what the client still sends to nowhere, until the other direction
+// is over. A client that reads only when it has sent everything would otherwise
+// never come to hear why the upstream takes no more. No byte here counts as a
+// sign of life, so the drain timeout bounds it.
+func (h *upHalf) discard() {
+	for !h.r.bothDone() {
+		_, err := h.r.conn.ReadTo(io.Discard)
+		switch {
+		case err == nil:
+		case errors.Is(err, flow.ErrWouldBlock):
+			<-h.ready
+		default:
+			return
+		}
+	}
+}
+
 // sawReset reports whether a write to the socket was told of a reset. The kernel
 // tells it once, to whoever asks first, and a read after that finds an end of
 // stream like any other. EPIPE is no reset: it follows the upstream's FIN.
@@ -101,6 +119,7 @@ func (w *sockWriter) Write(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
+		//nolint:gosec // the kernel reads p alone, which is not empty
 		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, w.fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case e == 0 && int(n) == len(p):

@@ -85,7 +85,7 @@ func (t *sessions) touch(id flow.ID, n int) (*session, bool) {
 	s, ok := t.byID[id]
 	if ok {
 		s.last = time.Now()
-		s.up += uint64(n) //nolint:gosec // a length
+		s.up += uint64(n)
 		t.order.MoveToBack(s.elem)
 	}
 	return s, ok
@@ -190,7 +190,7 @@ func (s *session) write(payload []byte) unix.Errno {
 	err := s.sock.control(func(fd int) error {
 		var p unsafe.Pointer
 		if len(payload) > 0 {
-			p = unsafe.Pointer(&payload[0])
+			p = unsafe.Pointer(&payload[0]) //nolint:gosec // the kernel reads payload alone
 		}
 		_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(p), uintptr(len(payload)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 		return nil
@@ -289,9 +289,9 @@ func (t *sessions) reap(now time.Time) {
 
 // shutdown ends every session and waits for their loops.
 func (t *sessions) shutdown() {
-	var all []*session
 	t.mu.Lock()
 	t.closed = true
+	all := make([]*session, 0, len(t.byID))
 	for _, s := range t.byID {
 		t.removeLocked(s)
 		all = append(all, s)
