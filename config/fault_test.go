@@ -99,7 +99,7 @@ tcp: {}
 `, `
 2:3: device.adress: is not a known field; did you mean addresses?
 4:3: device.mtu: is set twice, first on line 3; keep one
-5:3: device.colour: is not a known field; use one of name, mtu, addresses, routes, offload
+5:3: device.colour: is not a known field; use one of name, attach, netns, mtu, addresses, routes, offload
 7:3: stack.maxHalfOpen: is not a known field; did you mean max_half_open?
 8:1: mtu: is not a known field; did you mean device.mtu?
 9:1: tcp: is not a known field; did you mean stack.tcp?
@@ -123,7 +123,7 @@ log:
   level: loud
   format: [json]
 `, `
-1:9: device: "tun0" stands where a block of fields should; use fields such as device.name, device.mtu, device.addresses
+1:9: device: "tun0" stands where a block of fields should; use fields such as device.name, device.attach, device.netns
 2:8: stack: a list stands where a block of fields should; use fields such as stack.max_half_open, stack.max_connections, stack.sources
 4:3: proxy.handler: has no value; use direct, fixed or echo, or remove the line
 5:3: proxy.target: a block of fields stands where a single value should; use a numeric address and port, such as 192.0.2.1:80 or [2001:db8::1]:80

@@ -43,6 +43,14 @@ func deviceFields(o *tundev.Options) []field {
 			"Name of the interface that is made. The kernel puts the first free number in place of %d.",
 		},
 		{
+			"device.attach", boolean(&o.Attach), "false",
+			"Take the persistent TUN device of that name (ip tuntap add) instead of making one. Needs no privilege if it belongs to this user; it stays when the gateway ends.",
+		},
+		{
+			"device.netns", text(&o.NetNS, "a path, a pid or a name that ip netns list shows", anyText), "the gateway's",
+			"Network namespace the device is in. Upstream sockets stay in the gateway's own.",
+		},
+		{
 			"device.mtu", number(&o.MTU, tundev.MinMTU, tundev.MaxMTU, "bytes"), fmt.Sprint(tundev.DefaultMTU),
 			fmt.Sprintf("Largest IP packet on the device. IPv6 needs %d.", tundev.MinMTUv6),
 		},

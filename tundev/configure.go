@@ -22,6 +22,13 @@ func (d *Device) configure(o Options) error {
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d.name, err)
 	}
+	if o.Attach {
+		// Whoever made the device has configured it as well, and we may not be
+		// allowed to; what was asked for besides is done or refused below.
+		if done, err := d.adopt(link, o); done || err != nil {
+			return err
+		}
+	}
 	if err := netlink.LinkSetTxQLen(link, txQueueLen); err != nil {
 		return fmt.Errorf("device %s: queue length: %w", d.name, err)
 	}
@@ -40,6 +47,20 @@ func (d *Device) configure(o Options) error {
 		}
 	}
 	return nil
+}
+
+// adopt takes an existing interface as it is; done says that nothing is left to do.
+func (d *Device) adopt(link netlink.Link, o Options) (done bool, err error) {
+	attrs := link.Attrs()
+	if o.MTU != 0 && int(o.MTU) != attrs.MTU {
+		if err := netlink.LinkSetMTU(link, int(o.MTU)); err != nil {
+			return false, fmt.Errorf("device %s has MTU %d, and it cannot be changed to %d (%w): leave device.mtu out, or run as root", d.name, attrs.MTU, o.MTU, err)
+		}
+		attrs.MTU = int(o.MTU)
+	}
+	d.mtu = MTU(attrs.MTU) //nolint:gosec // the kernel's own bound is MaxMTU
+	up := attrs.RawFlags&unix.IFF_UP != 0
+	return up && len(o.Addresses) == 0 && len(o.Routes) == 0, nil
 }
 
 // addAddress adds one address. Containers often have IPv6 switched off for new

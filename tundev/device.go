@@ -35,23 +35,31 @@ type Device struct {
 	file     *file
 }
 
-// Create makes the device that o describes in the calling thread's network
-// namespace, configures its interface and sets it up. It needs CAP_NET_ADMIN
-// there. The error is one sentence that says what to do.
-func Create(o Options) (*Device, error) {
+// Create makes the device that o describes, or attaches to it if o.Attach, in the
+// network namespace o.NetNS, configures its interface and sets it up. To make it
+// needs CAP_NET_ADMIN there; to attach to a persistent device whose owner is this
+// user needs nothing. The error is one sentence that says what to do.
+func Create(o Options) (d *Device, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	def(&o.Name, "tun%d")
-	def(&o.MTU, DefaultMTU)
-	if err := probe(o.Name); err != nil {
+	if !o.Attach {
+		def(&o.Name, "tun%d")
+		def(&o.MTU, DefaultMTU)
+	}
+	err = inNamespace(o.NetNS, func() (err error) {
+		d, err = create(o)
+		return err
+	})
+	return d, err
+}
+
+// create is Create in the calling thread's namespace.
+func create(o Options) (*Device, error) {
+	if err := probe(o); err != nil {
 		return nil, err
 	}
-	w, err := tun.CreateTUN(o.Name, int(o.MTU))
-	if err != nil {
-		return nil, createError(o.Name, err)
-	}
-	f, err := takeFile(w)
+	f, err := open(o)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +71,36 @@ func Create(o Options) (*Device, error) {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// open makes the device, or opens the one that exists.
+func open(o Options) (*file, error) {
+	if o.Attach {
+		return openExisting(o.Name)
+	}
+	w, err := tun.CreateTUN(o.Name, int(o.MTU))
+	if err != nil {
+		return nil, createError(o.Name, err)
+	}
+	return takeFile(w)
+}
+
+// openExisting opens a persistent device. TUNSETIFF replaces its flags but for the
+// kind and IFF_MULTI_QUEUE (tun.c, tun_set_iff), so vnet_hdr comes with us.
+func openExisting(name string) (*file, error) {
+	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}
+	if err != nil {
+		return nil, errors.Join(attachError(name, err), unix.Close(fd))
+	}
+	return newFile(fd)
 }
 
 // takeFile keeps the device that w made and ends w, whose goroutines watch a link

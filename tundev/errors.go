@@ -13,7 +13,7 @@ import (
 const clonePath = "/dev/net/tun"
 
 // probe answers the usual faults in plain words before the device is made.
-func probe(name string) error {
+func probe(o Options) error {
 	f, err := os.OpenFile(clonePath, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
@@ -26,13 +26,32 @@ func probe(name string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if strings.Contains(name, "%") {
+	if strings.Contains(o.Name, "%") {
 		return nil
 	}
-	if _, err := netlink.LinkByName(name); err == nil {
-		return fmt.Errorf("an interface %s exists already: choose another device.name, or delete it (ip link del %s)", name, name)
+	link, err := netlink.LinkByName(o.Name)
+	switch {
+	case o.Attach && err != nil:
+		return fmt.Errorf("there is no interface %s to attach to: make it (ip tuntap add %s mode tun user NAME), or leave out device.attach", o.Name, o.Name)
+	case o.Attach && link.Type() != (&netlink.Tuntap{}).Type():
+		return fmt.Errorf("interface %s is no TUN device (%s): name one that ip tuntap list shows", o.Name, link.Type())
+	case !o.Attach && err == nil:
+		return fmt.Errorf("an interface %s exists already: choose another device.name, set device.attach to use it, or delete it (ip link del %s)", o.Name, o.Name)
 	}
 	return nil
+}
+
+// attachError puts what TUNSETIFF answered for an existing device into a sentence.
+func attachError(name string, err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("device %s may not be attached to (%w): it belongs to another user; make it with user or group of this one (ip tuntap add %s mode tun user NAME), or run as root", name, unix.EPERM, name)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("device %s is in use (%w): end the program that holds it, or make it with multi_queue", name, unix.EBUSY)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("device %s is a TAP or has several queues (%w): make it with mode tun and without multi_queue", name, unix.EINVAL)
+	}
+	return fmt.Errorf("device %s cannot be attached to: %w", name, err)
 }
 
 // createError puts what TUNSETIFF answered into a sentence.

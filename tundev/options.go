@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // MTU is the largest IP packet the device carries, in bytes, link header excluded.
@@ -69,7 +70,13 @@ type Options struct {
 	// Name is the interface name; a %d in it is replaced by the kernel. "" is
 	// "tun%d".
 	Name string
-	// MTU of the device; 0 is DefaultMTU.
+	// Attach takes the persistent TUN device called Name, made by somebody else
+	// (ip tuntap add), instead of making one. It stays when the Device closes.
+	Attach bool
+	// NetNS is the network namespace the device is in: a path, the pid of a
+	// process, or a name of ip-netns(8). "" is the caller's.
+	NetNS string
+	// MTU of the device; 0 is DefaultMTU, or an attached device's own.
 	MTU MTU
 	// Addresses are put on the device, each with its prefix.
 	Addresses []netip.Prefix
@@ -84,6 +91,9 @@ func (o *Options) Validate() error {
 	var errs []error
 	if len(o.Name) > 15 {
 		errs = append(errs, fmt.Errorf("name: %q is longer than the kernel's 15 bytes", o.Name))
+	}
+	if o.Attach && (o.Name == "" || strings.Contains(o.Name, "%")) {
+		errs = append(errs, errors.New("attach: needs the name of the device that exists, in name"))
 	}
 	if o.MTU != 0 && (o.MTU < MinMTU || o.MTU > MaxMTU) {
 		errs = append(errs, fmt.Errorf("mtu: %d is not between %d and %d", o.MTU, MinMTU, MaxMTU))

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -426,5 +428,75 @@ func TestMode(t *testing.T) {
 	var m tundev.Mode
 	if err := m.UnmarshalText([]byte("maybe")); err == nil {
 		t.Error("maybe is no mode")
+	}
+}
+
+// TestNetNS makes the device in another namespace, named in each of three ways,
+// and leaves the caller's thread where it was.
+func TestNetNS(t *testing.T) {
+	ns := namespace(t)
+	pid, err := ns.Start(exec.Command("sleep", "60"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pid.Kill)
+	for _, where := range []string{ns.Path(), ns.Name, strconv.Itoa(pid.PID)} {
+		o := options
+		o.NetNS = where
+		d, err := tundev.Create(o)
+		if err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		if err := ns.Do(func() error { _, err := netlink.LinkByName("tun0"); return err }); err != nil {
+			t.Errorf("%s: %v", where, err)
+		}
+		if _, err := netlink.LinkByName("tun0"); err == nil {
+			t.Errorf("%s: the device is in the test's own namespace", where)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for where, want := range map[string]string{"no-such-name": "ip netns list", "/no/such/path": "not there", "/dev/null": "no network namespace", "999999999": "not there"} {
+		if _, err := tundev.Create(tundev.Options{NetNS: where}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want a sentence with %q", where, err, want)
+		}
+	}
+}
+
+// TestAttachByName serves a persistent device, which keeps what its maker gave it
+// and stays.
+func TestAttachByName(t *testing.T) {
+	ns := namespace(t)
+	err := ns.IP("tuntap add tun7 mode tun", "link set tun7 mtu 1300 up", "addr add 198.18.0.1/15 dev tun7", "tuntap add tap7 mode tap", "tuntap add mq7 mode tun multi_queue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		d := create(t, ns, tundev.Options{Name: "tun7", Attach: true})
+		if d.MTU() != 1300 || d.Name() != "tun7" || !d.Features().TSO {
+			t.Errorf("attached %s, MTU %d, %v", d.Name(), d.MTU(), d.Features())
+		}
+		if err := ns.Do(func() error {
+			_, err := tundev.Create(tundev.Options{Name: "tun7", Attach: true})
+			return err
+		}); err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("a second attachment: %v", err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := create(t, ns, tundev.Options{Name: "tun7", Attach: true, MTU: 1400, Addresses: options.Addresses[1:]})
+	if d.MTU() != 1400 {
+		t.Errorf("MTU %d, want the 1400 asked for", d.MTU())
+	}
+	for name, want := range map[string]string{"tun8": "no interface", "lo": "no TUN", "tap7": "mode tun", "mq7": "multi_queue", "": "needs the name"} {
+		if err := ns.Do(func() error {
+			_, err := tundev.Create(tundev.Options{Name: name, Attach: true})
+			return err
+		}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want a sentence with %q", name, err, want)
+		}
 	}
 }
