@@ -138,6 +138,10 @@ func (s *Stack) Run() error {
 // the start is off.
 func (s *Stack) Features() tundev.Features { return s.link.Features() }
 
+// SetMTU follows a change of the device's MTU: connections from now on offer an MSS
+// that fits it.
+func (s *Stack) SetMTU(mtu tundev.MTU) { s.link.SetMTU(uint32(mtu)) }
+
 // Drain answers every new connection attempt with RST from now on, and leaves
 // what is established alone.
 func (s *Stack) Drain() { s.draining.Store(true) }

@@ -22,6 +22,7 @@ func (d *Device) configure(o Options) error {
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d.name, err)
 	}
+	d.index = link.Attrs().Index
 	if o.Attach {
 		// Whoever made the device has configured it as well, and we may not be
 		// allowed to; what was asked for besides is done or refused below.

@@ -33,6 +33,8 @@ type Device struct {
 	features Features
 	notes    []string
 	file     *file
+	index    int    // interface index; 0 for a device that came by its file
+	netns    string // the namespace it is in, as Options.NetNS
 }
 
 // Create makes the device that o describes, or attaches to it if o.Attach, in the
@@ -63,7 +65,7 @@ func create(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{mtu: o.MTU, file: f}
+	d := &Device{mtu: o.MTU, file: f, netns: o.NetNS}
 	if err := f.with(func(fd int) error { return d.init(fd, o.Offload) }); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}

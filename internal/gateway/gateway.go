@@ -14,8 +14,8 @@
 //
 // # Goroutines
 //
-// Run owns one per part (loop, stack, handler, admin server) besides theirs, and
-// returns after all of them.
+// Run owns one per part (loop, stack, handler, admin server, watcher of the link)
+// besides theirs, and returns after all of them.
 package gateway
 
 import (
@@ -67,6 +67,7 @@ type Gateway struct {
 	admin   *admin.Server
 
 	state atomic.Int32 // phase
+	iface atomic.Pointer[tundev.State]
 }
 
 // phase is how far a Gateway has come.
@@ -133,15 +134,8 @@ func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
 	partCtx, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
 	stopLoop := g.startLoop(context.WithoutCancel(ctx))
-	failed := make(chan error, 3)
-	parts := []struct {
-		name string
-		run  func() error
-	}{
-		{"device " + g.device.Name(), g.stack.Run},
-		{"proxy", func() error { return g.handler.Run(partCtx) }},
-		{"admin", func() error { return g.admin.Run(partCtx) }},
-	}
+	parts := g.parts(partCtx)
+	failed := make(chan error, len(parts))
 	for _, p := range parts {
 		go func() { failed <- named(p.name, p.run()) }()
 	}
@@ -161,12 +155,58 @@ func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
 	stopParts()
 	err = errors.Join(err, g.device.Close())
 	for range running {
-		err = errors.Join(err, <-failed)
+		// A device that went is told of by each part that used it.
+		if e := <-failed; !errors.Is(err, tundev.ErrGone) || !errors.Is(e, tundev.ErrGone) {
+			err = errors.Join(err, e)
+		}
 	}
 	// Last, because the other parts end on it.
 	err = errors.Join(err, stopLoop())
-	g.log.Info("stopped")
+	if err == nil {
+		g.log.Info("stopped")
+	}
 	return err
+}
+
+// part is something that runs as long as the gateway.
+type part struct {
+	name string
+	run  func() error
+}
+
+func (g *Gateway) parts(ctx context.Context) []part {
+	device := "device " + g.device.Name()
+	parts := []part{
+		{device, g.stack.Run},
+		{"proxy", func() error { return g.handler.Run(ctx) }},
+		{"admin", func() error { return g.admin.Run(ctx) }},
+	}
+	if w, ok := g.device.(watcher); ok {
+		parts = append(parts, part{device, func() error { return w.Watch(ctx, g.follow) }})
+	}
+	return parts
+}
+
+// watcher is a device that tells of changes of its interface.
+type watcher interface {
+	Watch(ctx context.Context, fn func(tundev.State)) error
+}
+
+// follow takes note of a change of the interface, with one line.
+func (g *Gateway) follow(now tundev.State) {
+	before := g.iface.Swap(&now)
+	if before == nil {
+		return
+	}
+	g.stack.SetMTU(now.MTU)
+	switch {
+	case now.Up && !before.Up:
+		g.log.Info("link up", zap.String("device", g.device.Name()))
+	case !now.Up && before.Up:
+		g.log.Warn("link down: nothing moves until it is up", zap.String("device", g.device.Name()))
+	default:
+		g.log.Info("MTU changed", zap.String("device", g.device.Name()), zap.Uint32("mtu", uint32(now.MTU)))
+	}
 }
 
 // startLoop runs the loop, if there is one, until stop is called.
@@ -289,9 +329,13 @@ func (g *Gateway) trace(r proxy.Record) {
 
 func (g *Gateway) deviceMetrics() metrics.Device {
 	f := g.stack.Features()
+	iface := tundev.State{Up: true, MTU: g.device.MTU()}
+	if s := g.iface.Load(); s != nil {
+		iface = *s
+	}
 	return metrics.Device{
-		Up:       phase(g.state.Load()) == serving,
-		MTU:      g.device.MTU(),
+		Up:       iface.Up && phase(g.state.Load()) == serving,
+		MTU:      iface.MTU,
 		Queues:   len(g.device.Queues()),
 		Checksum: f.Checksum,
 		TSO:      f.TSO,
