@@ -59,15 +59,15 @@ func fullListener(t *testing.T, addr netip.Addr) netip.AddrPort {
 func closedPort(t *testing.T, id flow.ID) netip.AddrPort {
 	t.Helper()
 	// Held but not listening, so that nobody else comes to listen there.
-	d := newDialer()
-	u, err := d.socket(id.Destination, unix.SOCK_STREAM)
+	free := netip.AddrPortFrom(id.Destination.Addr(), 0)
+	u, err := newDialer().socket(free, unix.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = u.f.Close() })
 	var at netip.AddrPort
 	if err := u.control(func(fd int) error {
-		if err := unix.Bind(fd, sockaddr(id.Destination)); err != nil {
+		if err := unix.Bind(fd, sockaddr(free)); err != nil {
 			return err
 		}
 		sa, err := unix.Getsockname(fd)

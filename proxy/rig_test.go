@@ -67,15 +67,14 @@ type rig struct {
 // handler with o, to which loopback is open.
 func newRig(t *testing.T, e engine, id flow.ID, o Options) *rig {
 	t.Helper()
-	r := &rig{t: t, records: make(chan Record, 100), ctx: context.Background()}
+	r := &rig{t: t, id: id, records: make(chan Record, 100), ctx: context.Background()}
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(id.Destination))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
 	r.ln = ln
-	id.Destination = ln.Addr().(*net.TCPAddr).AddrPort()
-	r.id = id
+	r.id = r.to(ln.Addr().(*net.TCPAddr).AddrPort())
 	o.Allow = append(o.Allow, ClassLoopback)
 	r.start(e, o)
 	return r

@@ -28,6 +28,7 @@ var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 type sessions struct {
 	d        *direct
 	counters flowCounters
+	own      ownSockets // of every session
 
 	mu     sync.Mutex
 	byID   map[flow.ID]*session
@@ -40,6 +41,7 @@ type sessions struct {
 type session struct {
 	id    flow.ID
 	to    netip.AddrPort
+	local netip.AddrPort // of sock
 	sock  *upstream
 	w     flow.DatagramWriter
 	start time.Time
@@ -65,9 +67,10 @@ func (t *sessions) send(w flow.DatagramWriter, id flow.ID, payload []byte) bool 
 		t.touch(id, len(payload))
 	}
 	errno := s.write(payload)
-	if errno == unix.ECONNREFUSED {
-		// The error of an earlier datagram, told once and cleared.
-		w.RejectDatagram(id)
+	if ofEarlier(errno) {
+		if errno == unix.ECONNREFUSED {
+			w.RejectDatagram(id)
+		}
 		errno = s.write(payload)
 	}
 	if errno != 0 {
@@ -91,49 +94,74 @@ func (t *sessions) touch(id flow.ID, n int) (*session, bool) {
 	return s, ok
 }
 
-// open makes a session. Only the device's reader calls it, so no other goroutine
-// makes the same one; another queue's reader never sees this flow.
-func (t *sessions) open(w flow.DatagramWriter, id flow.ID) (*session, error) {
-	to, err := t.d.target(id)
-	result := DialDenied
-	var sock *upstream
-	if err == nil {
-		sock, err = t.d.datagramSocket(to)
-		result = dialResult(err)
+// ofEarlier reports whether errno may be what ICMP said of an earlier datagram. A
+// connected socket tells that once, to the next call, instead of doing the call's
+// work (udp(7)); the socket is as good as before.
+func ofEarlier(errno unix.Errno) bool {
+	switch errno {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENONET,
+		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EACCES, unix.EPROTO, unix.EMSGSIZE:
+		return true
 	}
+	return false
+}
+
+// open makes a session, or returns the one that another goroutine just made.
+func (t *sessions) open(w flow.DatagramWriter, id flow.ID) (*session, error) {
+	s := &session{id: id, w: w, start: time.Now()}
+	result, err := t.connect(s)
 	t.counters.dials[result].Add(1)
 	if err != nil {
-		t.d.trace(Record{ID: id, Upstream: to, Result: result, Err: err})
+		t.d.trace(Record{ID: id, Upstream: s.to, Result: result, Err: err})
 		return nil, err
 	}
-	now := time.Now()
-	s := &session{id: id, to: to, sock: sock, w: w, start: now, last: now}
-	if !t.add(s) {
-		_ = sock.f.Close()
+	s.last = s.start
+	in := t.add(s)
+	if in != s {
+		_ = s.sock.f.Close()
+	}
+	if in == nil {
 		return nil, context.Canceled
 	}
-	return s, nil
+	return in, nil
 }
 
-// datagramSocket makes a UDP socket connected to dst.
-func (d *direct) datagramSocket(dst netip.AddrPort) (*upstream, error) {
+// connect gives s its socket.
+func (t *sessions) connect(s *session) (DialResult, error) {
+	var err error
+	s.to, err = t.d.target(s.id)
+	if err == nil && t.own.has(s.id.Client) {
+		err = errLoop
+	}
+	if err != nil {
+		return DialDenied, err
+	}
+	s.sock, s.local, err = t.d.datagramSocket(s.to)
+	return dialResult(err), err
+}
+
+// datagramSocket makes a UDP socket connected to dst, and returns its own address,
+// too.
+func (d *direct) datagramSocket(dst netip.AddrPort) (*upstream, netip.AddrPort, error) {
 	u, err := d.dial.socket(dst, unix.SOCK_DGRAM)
 	if err != nil {
-		return nil, err
+		return nil, netip.AddrPort{}, err
 	}
-	if err := u.control(func(fd int) error { return unix.Connect(fd, sockaddr(dst)) }); err != nil {
+	local, err := u.startConnect(dst)
+	if err != nil {
 		_ = u.f.Close()
-		return nil, err
+		return nil, local, err
 	}
-	return u, nil
+	return u, local, nil
 }
 
-// add enters s into the table and starts its receive loop.
-func (t *sessions) add(s *session) bool {
+// add enters s into the table and starts its receive loop. It returns the session
+// of that flow, which is another if there is one, or nil after shutdown.
+func (t *sessions) add(s *session) *session {
 	t.mu.Lock()
-	if t.closed {
+	if other := t.byID[s.id]; other != nil || t.closed {
 		t.mu.Unlock()
-		return false
+		return other
 	}
 	var evicted *session
 	if len(t.byID) >= t.d.opts.UDP.MaxSessions {
@@ -142,18 +170,15 @@ func (t *sessions) add(s *session) bool {
 	}
 	s.elem = t.order.PushBack(s)
 	t.byID[s.id] = s
-	t.wg.Add(1)
-	t.mu.Unlock()
+	t.own.add(s.local)
 	t.counters.begin()
+	t.wg.Go(func() { t.receive(s) })
+	t.mu.Unlock()
 	if evicted != nil {
 		t.counters.sessionLimit.Add(1)
 		t.close(evicted, flow.ReasonEvicted)
 	}
-	go func() {
-		defer t.wg.Done()
-		t.receive(s)
-	}()
-	return true
+	return s
 }
 
 // removeLocked takes s out of the table; false if it was out already.
@@ -179,6 +204,7 @@ func (t *sessions) end(s *session, r flow.CloseReason) {
 
 // close closes a session that was removed, which ends its receive loop.
 func (t *sessions) close(s *session, r flow.CloseReason) {
+	t.own.remove(s.local) // before the next socket may have that address
 	_ = s.sock.f.Close()
 	t.counters.end(r)
 	t.d.trace(Record{ID: s.id, Upstream: s.to, Reason: r, Up: s.up, Down: s.down, Duration: time.Since(s.start)})
@@ -208,13 +234,14 @@ func (t *sessions) receive(s *session) {
 		defer datagrams.Put(b)
 		for {
 			n, e := recv(fd, b[:])
-			switch e {
-			case 0:
+			switch {
+			case e == 0:
 				t.answer(s, b[:n])
-			case unix.EAGAIN:
+			case e == unix.EAGAIN:
 				return false
-			case unix.ECONNREFUSED:
+			case e == unix.ECONNREFUSED:
 				s.w.RejectDatagram(s.id)
+			case ofEarlier(e):
 			default:
 				return true
 			}
