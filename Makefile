@@ -86,9 +86,9 @@ bench: build ## the README's figures, with plain veth measured next to them
 
 .PHONY: cross
 cross: ## build and vet for arm64 and 386, without cgo
-	for arch in arm64 386; do \
-	  GOARCH=$$arch CGO_ENABLED=0 go build ./... && \
-	  GOARCH=$$arch CGO_ENABLED=0 go vet ./... || exit 1; done
+	@failed=0; for arch in arm64 386; do for check in build vet; do \
+	  echo "GOARCH=$$arch CGO_ENABLED=0 go $$check ./..."; \
+	  GOARCH=$$arch CGO_ENABLED=0 go $$check ./... || failed=1; done; done; exit $$failed
 
 .PHONY: e2e
 e2e: bin/gotestsum ## real clients in network namespaces, as root
