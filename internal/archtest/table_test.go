@@ -40,6 +40,10 @@ var table = map[string]row{
 	"offload": {
 		why: "offload is arithmetic on bytes: no fd, no goroutine, no dependency",
 	},
+	"lan": {
+		why:  "lan speaks Ethernet with the guests of a TAP device, below any stack and above no fd",
+		ours: []string{"offload"},
+	},
 	"loop": {
 		why: "loop knows fds, timers and functions, not what they are for",
 	},
@@ -55,12 +59,12 @@ var table = map[string]row{
 	},
 	"netstack": {
 		why:    "netstack hands connections out as flow.Conn; it must not know who serves them",
-		ours:   []string{"flow", "loop", "offload", "tundev", "netstack/link", "netstack/minisock"},
+		ours:   []string{"flow", "loop", "offload", "tundev", "lan", "netstack/link", "netstack/minisock"},
 		theirs: []string{gvisor},
 	},
 	"netstack/link": {
 		why:    "link moves frames between queues and the stack, below any connection",
-		ours:   []string{"loop", "offload", "tundev"},
+		ours:   []string{"lan", "loop", "offload", "tundev"},
 		theirs: []string{gvisor},
 	},
 	"netstack/minisock": {
@@ -81,7 +85,7 @@ var table = map[string]row{
 		why: "metrics reads the others' Stats, and nobody else knows Prometheus",
 		ours: []string{
 			"flow", "offload", "tundev", "loop", "netstack", "netstack/link", "netstack/minisock",
-			"epollbridge", "proxy",
+			"epollbridge", "proxy", "lan",
 		},
 		theirs: []string{prometheus},
 	},
@@ -92,7 +96,7 @@ var table = map[string]row{
 	},
 	"config": {
 		why:    "config turns a file into each package's Options and starts nothing",
-		ours:   []string{"tundev", "netstack", "netstack/link", "proxy", "metrics", "admin"},
+		ours:   []string{"tundev", "netstack", "netstack/link", "proxy", "metrics", "admin", "lan"},
 		theirs: []string{yaml, zap},
 	},
 	"internal/gateway": {
