@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -26,6 +28,9 @@ import (
 
 // nicID is the one NIC's.
 const nicID tcpip.NICID = 1
+
+// abortEvery is how often Close looks for connections that began meanwhile.
+const abortEvery = 10 * time.Millisecond
 
 // Device is what the stack needs of a device; *tundev.Device is one.
 type Device interface {
@@ -153,11 +158,30 @@ func (s *Stack) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
-	s.gv.Close()
-	s.handlers.Wait()
-	// Endpoints that came out of a handshake after the first Close.
+	s.endHandlers()
 	s.gv.Destroy()
 	return nil
+}
+
+// endHandlers aborts connections until no handler runs. A handler that had dialled
+// may begin a handshake after the first round, and with the stack's processors
+// gone that would fail only after 127 s.
+func (s *Stack) endHandlers() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.handlers.Wait()
+	}()
+	again := time.NewTicker(abortEvery)
+	defer again.Stop()
+	for {
+		s.gv.Close()
+		select {
+		case <-done:
+			return
+		case <-again.C:
+		}
+	}
 }
 
 // Stats returns a snapshot; it takes no lock of the data path.
