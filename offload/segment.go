@@ -15,6 +15,11 @@ type Segment struct {
 // ipv6_gso_segment, with complete checksums. The zero value is ready; one that
 // is used again allocates nothing.
 type Segmenter struct {
+	// FixedID gives all IPv4 segments the superframe's identification, as
+	// SKB_GSO_TCP_FIXEDID does, instead of one more each. Only packets that must
+	// not be fragmented may share one (RFC 6864, section 4.1).
+	FixedID bool
+
 	hdr   []byte   // headers of the segment being built
 	vec   [][]byte // its payload
 	cur   []byte   // rest of the payload part that was begun
@@ -174,7 +179,7 @@ func (s *Segmenter) putUDP(length, sum uint16) {
 }
 
 // putIP writes the IP length field. An IPv4 identification grows by one a segment,
-// as inet_gso_segment has it without SKB_GSO_TCP_FIXEDID.
+// as inet_gso_segment has it, unless all share one.
 func (s *Segmenter) putIP(length uint16) {
 	if !s.v4 {
 		binary.BigEndian.PutUint16(s.hdr[4:], length)
@@ -184,5 +189,7 @@ func (s *Segmenter) putIP(length uint16) {
 	binary.BigEndian.PutUint16(s.hdr[4:], s.ipID)
 	sum := add16(s.ipSum, add16(length, s.ipID))
 	binary.BigEndian.PutUint16(s.hdr[10:], ^sum)
-	s.ipID++
+	if !s.FixedID {
+		s.ipID++
+	}
 }

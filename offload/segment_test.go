@@ -122,6 +122,21 @@ func TestSegmenterRefusedAfterBegun(t *testing.T) {
 	}
 }
 
+// Segments that are to share an identification do, under a right header checksum.
+func TestSegmenterFixedID(t *testing.T) {
+	h, frame := makeSuper(superOpts{size: 5, flags: TCPAck, id: 0xffff}, make([]byte, 15))
+	var p Packet
+	Parse(&p, frame, len(frame))
+	s := Segmenter{FixedID: true}
+	s.Reset(&h, &p, frame, nil)
+	var seg Segment
+	for s.Next(&seg) {
+		if id := be16(seg.Head[4:]); id != 0xffff || naiveSum(seg.Head[:20]) != 0xffff {
+			t.Errorf("identification %#x: % x", id, seg.Head)
+		}
+	}
+}
+
 // segmentFault looks for what is wrong with segment i of a superframe cut at off,
 // the plain way. last says that no segment follows.
 func segmentFault(o superOpts, b []byte, i, off int, last bool) string {
