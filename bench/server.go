@@ -127,7 +127,7 @@ func wait(ep int, events []unix.EpollEvent, timeout time.Duration) (int, error) 
 		ms = int(timeout.Milliseconds())
 	}
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_WAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
 			uintptr(len(events)), uintptr(ms), 0, 0)
 		if errno == unix.EINTR {
 			continue

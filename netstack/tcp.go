@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -98,6 +99,10 @@ func (r *request) Drop() {
 }
 
 func (r *request) Accept() (flow.Conn, error) {
+	if r.s.ctx.Err() != nil {
+		r.complete(true)
+		return nil, &flow.Error{Op: "accept", ID: r.id, Err: net.ErrClosed}
+	}
 	c := &conn{s: r.s, id: r.id}
 	ep, err := r.fr.CreateEndpoint(&c.wq)
 	if !r.complete(false) {

@@ -27,7 +27,7 @@ const (
 
 // stepBytes bounds what one flow moves in one direction before others get their
 // turn.
-const stepBytes = 1 << 20
+const stepBytes = 256 << 10
 
 // reactorFlow is all that an open connection owns besides the stack's endpoint and
 // its socket.

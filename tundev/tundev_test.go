@@ -61,14 +61,19 @@ var options = tundev.Options{
 	Routes:    []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("fd00:113::/64")},
 }
 
-// iov covers b with n segments of the given length and one for the rest.
+// iov covers b with segments of the given lengths and one for the rest.
 func iov(b []byte, lengths ...int) []unix.Iovec {
 	var v []unix.Iovec
-	for _, n := range lengths {
-		v = append(v, unix.Iovec{Base: &b[0], Len: uint64(n)})
-		b = b[n:]
+	for _, n := range append(lengths, len(b)) {
+		n = min(n, len(b))
+		seg := unix.Iovec{Base: &b[0]}
+		seg.SetLen(n)
+		v = append(v, seg)
+		if b = b[n:]; len(b) == 0 {
+			break
+		}
 	}
-	return append(v, unix.Iovec{Base: &b[0], Len: uint64(len(b))})
+	return v
 }
 
 // TestCreate configures the interface as asked, and leaves nothing behind.

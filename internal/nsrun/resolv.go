@@ -66,7 +66,7 @@ func parseResolv(b []byte) resolver {
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	lines.Buffer(nil, maxResolv+1)
 	for lines.Scan() {
-		line := lines.Text()
+		line := strings.TrimRight(lines.Text(), "\r")
 		fields := strings.Fields(line)
 		if len(fields) < 2 || !strings.HasPrefix(line, fields[0]) {
 			continue

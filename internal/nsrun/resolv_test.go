@@ -80,6 +80,7 @@ func TestVirtualise(t *testing.T) {
 func FuzzParseResolv(f *testing.F) {
 	f.Add([]byte(hostResolv))
 	f.Add([]byte("nameserver 1::%a#b\nsearch\x00x\n"))
+	f.Add([]byte("search 0\x18\r\r\n"))
 	own := []netip.Prefix{netip.MustParsePrefix("198.18.0.2/15")}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := parseResolv(b)

@@ -35,7 +35,7 @@ const (
 	// served: enough frames to spread a turn's cost, few enough bytes that
 	// what is read is still in the cache when it is written on.
 	batchFrames = 32
-	batchBytes  = 512 << 10
+	batchBytes  = 256 << 10
 )
 
 // queue serves one queue of the device. The reading side belongs to run.
@@ -137,12 +137,19 @@ func (q *queue) read(readFrame func([]unix.Iovec) (int, error)) (int, error) {
 		q.body = buffer.NewViewSize(bodySize)
 	}
 	q.iov = [3]unix.Iovec{
-		{Base: &q.hdr[0], Len: offload.HdrLen},
-		{Base: &q.head[0], Len: uint64(q.split)},
-		{Base: q.body.BasePtr(), Len: bodySize},
+		vector(&q.hdr[0], offload.HdrLen),
+		vector(&q.head[0], q.split),
+		vector(q.body.BasePtr(), bodySize),
 	}
 	n, err := readFrame(q.iov[:])
 	return n - offload.HdrLen, err
+}
+
+// vector describes n bytes from b on; Iovec's length has the word's width.
+func vector(b *byte, n int) unix.Iovec {
+	v := unix.Iovec{Base: b}
+	v.SetLen(n)
+	return v
 }
 
 // receive takes the frame of n bytes through the steps of the package comment.

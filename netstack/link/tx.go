@@ -172,13 +172,13 @@ func (e *Endpoint) sendSegments(f *frame, q *queue) {
 // write sends one frame made of head, if any, and slices.
 func (e *Endpoint) write(f *frame, q *queue, slices [][]byte, head ...[]byte) error {
 	f.hdr.Encode(f.raw[:])
-	f.iov = append(f.iov[:0], unix.Iovec{Base: &f.raw[0], Len: offload.HdrLen})
+	f.iov = append(f.iov[:0], vector(&f.raw[0], offload.HdrLen))
 	for _, s := range head {
-		f.iov = append(f.iov, unix.Iovec{Base: &s[0], Len: uint64(len(s))})
+		f.iov = append(f.iov, vector(&s[0], len(s)))
 	}
 	for _, s := range slices {
 		if len(s) > 0 {
-			f.iov = append(f.iov, unix.Iovec{Base: &s[0], Len: uint64(len(s))})
+			f.iov = append(f.iov, vector(&s[0], len(s)))
 		}
 	}
 	return q.dev.WriteFrame(f.iov)
