@@ -37,6 +37,8 @@ func linkMetrics() []metric[stats] {
 			func(c *link.Counters) uint64 { return c.SoftwareGSO }),
 		perQueue("device_refused_superframes_total", "Superframes the kernel refused (EINVAL) and that were segmented here instead; after three none is tried again.",
 			func(c *link.Counters) uint64 { return c.Refused }),
+		perQueue("device_merged_frames_total", "Frames that were merged into superframes here, because the device delivers them one by one.",
+			func(c *link.Counters) uint64 { return c.Merged }),
 		perQueue("device_checksummed_frames_total", "Frames whose checksum was computed here.",
 			func(c *link.Counters) uint64 { return c.Verified }),
 		{

@@ -17,6 +17,10 @@
 //     since gVisor's PullUp copies a whole shared chunk;
 //  6. deliver, whole: a superframe is one packet to the stack.
 //
+// A device without TSO delivers segments one by one. A batch of them is merged
+// into superframes after step 4 (rx_merge.go, offload.Coalescer), each frame's
+// payload staying where it was read.
+//
 // Outbound (tx.go): gVisor hands over packets of up to 64 KiB with GSOOptions.
 // They get a virtio_net_hdr and leave with one writev; where the device has no
 // TSO or no checksum offload the work is done here instead (offload.Segmenter,

@@ -99,6 +99,9 @@ func (e *Endpoint) Features() tundev.Features {
 	return f
 }
 
+// merges reports whether inbound frames are worth merging.
+func (e *Endpoint) merges() bool { return !e.features.TSO && e.MTU() <= mergeMTU }
+
 func (e *Endpoint) drop(r DropReason) { e.drops[r].Add(1) }
 
 // MTU implements stack.LinkEndpoint.
@@ -174,7 +177,7 @@ func (e *Endpoint) SetOnCloseAction(func()) {}
 
 // counters is Counters while it counts. Rx has one writer, Tx many.
 type counters struct {
-	frames, bytes, superframes, superframeBytes, partial, software, refused, verified atomic.Uint64
+	frames, bytes, superframes, superframeBytes, partial, software, refused, merged, verified atomic.Uint64
 }
 
 func (c *counters) snapshot() Counters {
@@ -186,6 +189,7 @@ func (c *counters) snapshot() Counters {
 		PartialChecksum: c.partial.Load(),
 		SoftwareGSO:     c.software.Load(),
 		Refused:         c.refused.Load(),
+		Merged:          c.merged.Load(),
 		Verified:        c.verified.Load(),
 	}
 }

@@ -137,9 +137,20 @@ func random(n int) []byte {
 
 // TestInbound sends good frames of every size class and expects the same bytes.
 func TestInbound(t *testing.T) {
-	r := newRig(t, tuntest.Options{MTU: 65535})
+	t.Run("whole", func(t *testing.T) { checkInbound(t, tuntest.Options{MTU: 65535}, 65000) })
+	t.Run("merging", func(t *testing.T) { checkInbound(t, tuntest.Options{MTU: 9000, NoTSO: true}, 8900) })
+}
+
+func checkInbound(t *testing.T, o tuntest.Options, largest int) {
+	t.Helper()
+	r := newRig(t, o)
+	var sent uint64
 	for _, fam := range []struct{ src, dst netip.Addr }{{client4, server4}, {client6, server6}} {
-		for _, n := range []int{0, 1, 11, 12, 13, 31, 32, 33, 100, 1400, 16383, 16384, 16385, 40000, 65000} {
+		for _, n := range []int{0, 1, 11, 12, 13, 31, 32, 33, 100, 511, 512, 513, 1400, 8900, 16383, 16384, 16385, 40000, 65000} {
+			if n > largest {
+				continue
+			}
+			sent++
 			p := tcpPacket(fam.src, fam.dst, random(n))
 			if got := r.deliver(t, offload.Hdr{}, p); !bytes.Equal(got, p) {
 				t.Fatalf("%v, %d bytes of payload: delivered %d bytes that differ from the %d sent", fam.src, n, len(got), len(p))
@@ -147,9 +158,70 @@ func TestInbound(t *testing.T) {
 		}
 	}
 	s := r.ep.Stats()
-	if rx := s.Queues[0].Rx; rx.Frames != 30 || rx.Verified != 30 {
-		t.Errorf("counted %d frames, %d verified; want 30, 30", rx.Frames, rx.Verified)
+	if rx := s.Queues[0].Rx; rx.Frames != sent || rx.Verified != sent {
+		t.Errorf("counted %d frames, %d verified; want %d of each", rx.Frames, rx.Verified, sent)
 	}
+}
+
+// TestMerging makes superframes of what a device without TSO delivers one by one,
+// keeps each flow's order, and loses no byte.
+func TestMerging(t *testing.T) {
+	dev := tuntest.New(tuntest.Options{NoTSO: true})
+	up := &sink{got: make(chan []byte, 256)}
+	ep := link.New(link.Options{Queues: dev.Queues(), Features: dev.Features(), MTU: dev.MTU()})
+	ep.Attach(up)
+	const frames, size = 300, 1400
+	want := random(frames * size)
+	flows := [2]uint32{1, 1}
+	var sent [2][]byte
+	for i := range frames {
+		flow := i / 3 % 2
+		seg := want[i*size : (i+1)*size]
+		sent[flow] = append(sent[flow], seg...)
+		p := tcpPacket(client4, server4, seg)
+		ip := header.IPv4(p)
+		ip.SetFlagsFragmentOffset(header.IPv4FlagDontFragment, 0)
+		ip.SetChecksum(0)
+		ip.SetChecksum(^ip.CalculateChecksum())
+		tcp := header.TCP(p[header.IPv4MinimumSize:])
+		tcp.SetSourcePort(40000 + uint16(flow))
+		tcp.SetSequenceNumber(flows[flow])
+		flows[flow] += size
+		if i == 200 {
+			tcp.SetFlags(uint8(header.TCPFlagAck | header.TCPFlagPsh))
+		}
+		tcp.SetChecksum(0)
+		tcp.SetChecksum(^offload.Sum(tcp, offload.PseudoSum(client4, server4, uint8(header.TCPProtocolNumber), len(tcp))))
+		dev.Send(append(make([]byte, tuntest.HdrLen), p...))
+	}
+	done := make(chan error, 1)
+	go func() { done <- ep.Run(context.Background()) }()
+	var got [2][]byte
+	packets := 0
+	for len(got[0])+len(got[1]) < len(want) {
+		select {
+		case p := <-up.got:
+			packets++
+			tcp := header.TCP(p[header.IPv4MinimumSize:])
+			flow := int(tcp.SourcePort() - 40000)
+			if tcp.SequenceNumber() != 1+uint32(len(got[flow])) {
+				t.Fatalf("flow %d: sequence number %d after %d bytes", flow, tcp.SequenceNumber(), len(got[flow]))
+			}
+			got[flow] = append(got[flow], p[header.IPv4MinimumSize+header.TCPMinimumSize:]...)
+		case <-time.After(within):
+			t.Fatalf("%d of %d bytes in %d packets; %+v", len(got[0])+len(got[1]), len(want), packets, ep.Stats())
+		}
+	}
+	for flow := range got {
+		if !bytes.Equal(got[flow], sent[flow]) {
+			t.Errorf("flow %d came out changed", flow)
+		}
+	}
+	if rx := ep.Stats().Queues[0].Rx; packets > frames/10 || rx.Merged < frames*9/10 {
+		t.Errorf("%d frames became %d packets, %d of them merged", frames, packets, rx.Merged)
+	}
+	_ = dev.Close()
+	<-done
 }
 
 // TestInboundPadding cuts what lies behind the IP length.

@@ -45,40 +45,49 @@ type queue struct {
 	rxStats counters
 	txStats counters
 
-	hdr   [offload.HdrLen]byte
-	head  [headMax]byte // the frame's first bytes; split of them read there
-	split int           // header length of the last superframe
-	body  *buffer.View  // the frame's bytes from split on
-	iov   [3]unix.Iovec
-	parts [2][]byte
-
+	rx     receiver
 	source loop.Source
 	failed chan error // why the queue ended; serve waits for it
 }
 
+// readFunc is TryReadFrame or ReadFrame of a tundev.Queue.
+type readFunc func([]unix.Iovec) (int, error)
+
+// receiver turns the frames of a queue into packets for the stack.
+type receiver interface {
+	// receive reads one frame, delivers it or holds it back, and returns its
+	// length in bytes.
+	receive(read readFunc) (int, error)
+	// flush delivers what was held back, at the end of a batch.
+	flush()
+	// frames bounds a batch.
+	frames() int
+	// release gives its memory back.
+	release()
+}
+
 func newQueue(e *Endpoint, dev tundev.Queue) *queue {
-	return &queue{e: e, dev: dev, split: headGuess}
+	q := &queue{e: e, dev: dev}
+	if e.merges() {
+		q.rx = newMergingReceiver(q)
+	} else {
+		q.rx = newWholeReceiver(q)
+	}
+	return q
 }
 
 // run reads frames until the device or ctx ends, and returns why.
 func (q *queue) run(ctx context.Context) error {
-	defer func() {
-		if q.body != nil {
-			q.body.Release()
-			q.body = nil
-		}
-	}()
+	defer q.rx.release()
 	if q.e.loop != nil && q.dev.FD() >= 0 {
 		return q.serve(ctx)
 	}
-	for i := 1; ; i++ {
-		n, err := q.read(q.dev.ReadFrame)
-		if err != nil {
+	for {
+		if _, err := q.rx.receive(q.dev.ReadFrame); err != nil {
 			return err
 		}
-		q.receive(n)
-		if i%batchFrames == 0 {
-			runtime.Gosched()
+		if err := q.batch(1); err != nil {
+			return err
 		}
 	}
 }
@@ -109,40 +118,31 @@ func (q *queue) onLoop(f func() error) error {
 	return <-done
 }
 
-// HandleEvents implements loop.Handler: it delivers a batch of frames, and then
-// lets the stack's processors, which that made runnable on this very P, run.
+// HandleEvents implements loop.Handler.
 func (q *queue) HandleEvents(uint32) {
-	bytes := 0
-	for range batchFrames {
-		n, err := q.read(q.dev.TryReadFrame)
-		if err != nil {
-			if !errors.Is(err, unix.EAGAIN) {
-				q.e.loop.Remove(&q.source)
-				q.failed <- err
-			}
-			break
-		}
-		q.receive(n)
-		if bytes += n; bytes >= batchBytes {
-			break
-		}
+	if err := q.batch(0); err != nil {
+		q.e.loop.Remove(&q.source)
+		q.failed <- err
 	}
-	runtime.Gosched()
 }
 
-// read scatters the next frame over hdr, head and body, and returns its length
-// without the virtio_net_hdr, negative if it is shorter than that.
-func (q *queue) read(readFrame func([]unix.Iovec) (int, error)) (int, error) {
-	if q.body == nil {
-		q.body = buffer.NewViewSize(bodySize)
+// batch receives what waits, up to the bounds of a batch of which some frames were
+// received already, and then lets the stack's processors, which that made runnable
+// on this very P, run. The error is the device's end.
+func (q *queue) batch(received int) error {
+	var err error
+	for bytes, n := 0, 0; received < q.rx.frames() && bytes < batchBytes; received++ {
+		if n, err = q.rx.receive(q.dev.TryReadFrame); err != nil {
+			break
+		}
+		bytes += n
 	}
-	q.iov = [3]unix.Iovec{
-		vector(&q.hdr[0], offload.HdrLen),
-		vector(&q.head[0], q.split),
-		vector(q.body.BasePtr(), bodySize),
+	q.rx.flush()
+	runtime.Gosched()
+	if errors.Is(err, unix.EAGAIN) {
+		return nil
 	}
-	n, err := readFrame(q.iov[:])
-	return n - offload.HdrLen, err
+	return err
 }
 
 // vector describes n bytes from b on; Iovec's length has the word's width.
@@ -152,82 +152,46 @@ func vector(b *byte, n int) unix.Iovec {
 	return v
 }
 
-// receive takes the frame of n bytes through the steps of the package comment.
-func (q *queue) receive(n int) {
+// inspect takes a frame of n bytes, of which head are the first, through parsing,
+// the check of its virtio_net_hdr and the guard; false if it was dropped.
+func (q *queue) inspect(h *offload.Hdr, p *offload.Packet, hdr, head []byte, n int) bool {
 	if n <= 0 {
 		q.e.drop(DropTruncated)
-		return
+		return false
 	}
-	body := q.body.AsSlice()
-	if n > q.split {
-		copy(q.head[q.split:], body[:min(n-q.split, headMax-q.split)])
-	}
-	var p offload.Packet
-	if v := offload.Parse(&p, q.head[:min(n, headMax)], n); v != offload.OK {
+	if v := offload.Parse(p, head, n); v != offload.OK {
 		q.e.drop(dropOf(v))
-		return
+		return false
 	}
-	var h offload.Hdr
-	h.Decode(q.hdr[:])
-	if v := h.Check(&p); v != offload.OK {
+	h.Decode(hdr)
+	if v := h.Check(p); v != offload.OK {
 		q.e.drop(dropOf(v))
-		return
+		return false
 	}
-	if reason, bad := q.e.guard.check(&p); bad {
+	if reason, bad := q.e.guard.check(p); bad {
 		q.e.drop(reason)
-		return
+		return false
 	}
-	n = min(n, p.Len) // bytes past the IP length are padding
-	if !q.verify(&h, &p, n) {
-		q.e.drop(DropChecksum)
-		return
-	}
-	super := h.GSOType != offload.GSONone
-	q.rxStats.count(n, super, h.Flags&offload.FlagNeedsCsum != 0)
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: q.build(&p, n)})
-	q.e.deliver(networkProtocol(p.Version), pkt)
+	return true
 }
 
-// verify applies the checksum policy.
-func (q *queue) verify(h *offload.Hdr, p *offload.Packet, n int) bool {
+// verify applies the checksum policy to a frame whose bytes, without padding, are
+// parts; false if it was dropped.
+func (q *queue) verify(h *offload.Hdr, p *offload.Packet, parts [][]byte) bool {
 	if h.Flags&(offload.FlagNeedsCsum|offload.FlagDataValid) != 0 {
 		return true
 	}
 	q.rxStats.verified.Add(1)
-	q.parts[0] = q.head[:min(n, q.split)]
-	q.parts[1] = q.body.AsSlice()[:max(0, n-q.split)]
-	return offload.VerifyTransport(p, q.parts[:])
+	if offload.VerifyTransport(p, parts) {
+		return true
+	}
+	q.e.drop(DropChecksum)
+	return false
 }
 
-// build makes the packet's buffer of the n bytes read.
-func (q *queue) build(p *offload.Packet, n int) buffer.Buffer {
-	if n <= q.split {
-		return buffer.MakeWithView(buffer.NewViewWithData(q.head[:n]))
-	}
-	rest := n - q.split
-	if n <= copyMax {
-		v := buffer.NewView(n)
-		write(v, q.head[:q.split])
-		write(v, q.body.AsSlice()[:rest])
-		return buffer.MakeWithView(v)
-	}
-	// The headers of this packet end at want; bytes of them that were read
-	// into body move to the header view.
-	want := min(p.L3Len+p.L4Len, headMax)
-	body := q.body
-	q.body = nil
-	body.CapLength(rest)
-	end := max(want, q.split)
-	if end > q.split {
-		body.TrimFront(end - q.split)
-	}
-	buf := buffer.MakeWithView(buffer.NewViewWithData(q.head[:end]))
-	// Merge, not Append, which would fill the header view's spare bytes with
-	// payload.
-	tail := buffer.MakeWithView(body)
-	buf.Merge(&tail)
-	q.split = want
-	return buf
+// deliver counts a frame, or what was made of several, and hands it to the stack.
+func (q *queue) deliver(version uint8, b buffer.Buffer) {
+	q.e.deliver(networkProtocol(version), stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: b}))
 }
 
 // write appends to a view that has room, which cannot fail.

@@ -55,6 +55,7 @@ type Counters struct {
 	PartialChecksum uint64 // frames whose checksum the other side completes
 	SoftwareGSO     uint64 // superframes segmented here because the device can't
 	Refused         uint64 // superframes the device refused (EINVAL), segmented here instead
+	Merged          uint64 // frames that were merged into superframes here
 	Verified        uint64 // frames whose checksum was computed here
 }
 

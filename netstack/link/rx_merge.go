@@ -1,0 +1,166 @@
+package link
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+
+	"github.com/tungate/tungate/offload"
+)
+
+const (
+	// mergeFrames is the batch of a device that delivers MTU-sized frames: a
+	// full superframe is 45 of them, and two flows may take turns.
+	mergeFrames = 128
+	// mergeMTU is the largest MTU for which merging pays: past it four frames
+	// fill a packet already.
+	mergeMTU = 16 << 10
+	// smallFrame is the size up to which a frame that nothing joined is copied
+	// out of its slot, which then need not be replaced.
+	smallFrame = 512
+)
+
+// mergingReceiver receives from a device without TSO: the frames of a batch are
+// merged into superframes (offload.Coalescer) before they go up, because a packet
+// costs the stack the same whether it holds one segment or forty.
+type mergingReceiver struct {
+	q     *queue
+	merge *offload.Coalescer
+	slots [mergeFrames]slot
+	used  int // slots that hold frames of this batch
+	size  int // of a slot's memory
+	hdr   [offload.HdrLen]byte
+	iov   [2]unix.Iovec
+	parts [1][]byte
+	out   offload.Merged
+}
+
+// slot is a frame of the batch; its memory lives until the batch is flushed.
+type slot struct {
+	view *buffer.View // the frame from its IP header on; nil when given away
+	p    offload.Packet
+	n    int // length without padding
+}
+
+func newMergingReceiver(q *queue) *mergingReceiver {
+	return &mergingReceiver{q: q, merge: offload.NewCoalescer(mergeFrames)}
+}
+
+func (r *mergingReceiver) frames() int { return mergeFrames }
+
+func (r *mergingReceiver) release() {
+	for i := range r.slots {
+		if v := r.slots[i].view; v != nil {
+			v.Release()
+			r.slots[i].view = nil
+		}
+	}
+}
+
+// receive reads the next frame into a slot, and delivers it unless the coalescer
+// holds it.
+func (r *mergingReceiver) receive(read readFunc) (int, error) {
+	if r.used == len(r.slots) {
+		r.flush()
+	}
+	s := &r.slots[r.used]
+	if s.view == nil {
+		r.size = max(r.size, int(r.q.e.MTU()))
+		s.view = buffer.NewViewSize(r.size)
+	}
+	r.iov = [2]unix.Iovec{vector(&r.hdr[0], offload.HdrLen), vector(s.view.BasePtr(), s.view.Size())}
+	n, err := read(r.iov[:])
+	if err != nil {
+		return 0, err
+	}
+	r.handle(s, n-offload.HdrLen)
+	return n, nil
+}
+
+// handle takes the frame of n bytes in s through the steps of the package comment.
+func (r *mergingReceiver) handle(s *slot, n int) {
+	frame := s.view.AsSlice()[:max(0, n)]
+	var h offload.Hdr
+	if !r.q.inspect(&h, &s.p, r.hdr[:], frame[:min(len(frame), headMax)], n) {
+		return
+	}
+	s.n = min(n, s.p.Len)
+	r.parts[0] = frame[:s.n]
+	if !r.q.verify(&h, &s.p, r.parts[:]) {
+		return
+	}
+	r.q.rxStats.count(s.n, false, h.Flags&offload.FlagNeedsCsum != 0)
+	// Verified here or vouched for: the coalescer merges nothing else.
+	if h.Flags == 0 {
+		h.Flags = offload.FlagDataValid
+	}
+	if fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: frame[:s.n], ID: r.used}); r.settle(fate, s) {
+		return
+	}
+	// Drain: not taken. What is held goes first, in order, and the frame moves
+	// to the first slot.
+	r.drain()
+	r.slots[0], r.slots[r.used] = r.slots[r.used], r.slots[0]
+	r.used = 0
+	s = &r.slots[0]
+	frame = s.view.AsSlice()[:s.n]
+	fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: frame, ID: 0})
+	r.settle(fate, s)
+}
+
+// settle does what the coalescer decided; false if it took nothing.
+func (r *mergingReceiver) settle(fate offload.Fate, s *slot) bool {
+	switch fate {
+	case offload.Pass:
+		r.q.deliver(s.p.Version, s.take())
+	case offload.Held, offload.Joined:
+		r.used++
+	case offload.Drain, offload.NumFates:
+		return false
+	}
+	return true
+}
+
+// take makes a buffer of the slot's frame.
+func (s *slot) take() buffer.Buffer {
+	if s.n <= smallFrame {
+		return buffer.MakeWithView(buffer.NewViewWithData(s.view.AsSlice()[:s.n]))
+	}
+	v := s.view
+	s.view = nil
+	v.CapLength(s.n)
+	return buffer.MakeWithView(v)
+}
+
+// flush delivers what is held, and begins a new batch.
+func (r *mergingReceiver) flush() {
+	r.drain()
+	r.used = 0
+}
+
+func (r *mergingReceiver) drain() {
+	for r.merge.Next(&r.out) {
+		if len(r.out.IDs) == 1 {
+			s := &r.slots[r.out.IDs[0]]
+			r.q.deliver(s.p.Version, s.take())
+			continue
+		}
+		r.q.rxStats.merged.Add(uint64(len(r.out.IDs)))
+		r.q.deliver(r.out.Packet.Version, r.superframe())
+	}
+}
+
+// superframe makes a buffer of the merged packet: its header in a view of its own,
+// then each frame's payload where it was read.
+func (r *mergingReceiver) superframe() buffer.Buffer {
+	buf := buffer.MakeWithView(buffer.NewViewWithData(r.out.Head))
+	for _, id := range r.out.IDs {
+		s := &r.slots[id]
+		v := s.view
+		s.view = nil
+		v.CapLength(s.n)
+		v.TrimFront(s.p.L3Len + s.p.L4Len)
+		tail := buffer.MakeWithView(v)
+		buf.Merge(&tail)
+	}
+	return buf
+}
