@@ -131,10 +131,9 @@ func (q *queue) HandleEvents(uint32) {
 // on this very P, run. The error is the device's end.
 func (q *queue) batch(received int) error {
 	var err error
-	for bytes, n := 0, 0; received < q.rx.frames() && bytes < batchBytes; received++ {
-		if n, err = q.rx.receive(q.dev.TryReadFrame); err != nil {
-			break
-		}
+	for bytes := 0; received < q.rx.frames() && bytes < batchBytes && err == nil; received++ {
+		var n int
+		n, err = q.rx.receive(q.dev.TryReadFrame)
 		bytes += n
 	}
 	q.rx.flush()
