@@ -21,7 +21,7 @@ type reactor struct {
 
 	// The loop's own.
 	scratch  [smallRead]byte
-	writer   sockWriter
+	writer   gatherWriter
 	slice    slicePayload
 	sock     sockPayload
 	flows    reactorFlow // head of the ring of all flows

@@ -53,6 +53,7 @@ type reactorFlow struct {
 	reset            bool // a write to the socket was told of a reset
 	bulk             bool // the last read of the socket was a full one
 
+	unsent  []byte     // taken from the client, not yet by the socket
 	stash   []byte     // read from the socket, not yet taken by the client
 	dialled chan error // valid iff state is flowDialling
 	start   time.Time
@@ -188,10 +189,8 @@ func (f *reactorFlow) discard() {
 // stepUp sends what the client sent to the upstream.
 func (f *reactorFlow) stepUp() {
 	for budget := stepBytes; f.writable; {
+		n, err := f.sendOnce()
 		w := &f.re.writer
-		*w = sockWriter{fd: uintptr(f.fd)}
-		n, err := f.conn.ReadTo(w)
-		f.moved(&f.rec.Up, &f.re.tcp.bytesUp, n)
 		budget -= int(n)
 		switch {
 		case w.err != 0:
@@ -222,6 +221,24 @@ func (f *reactorFlow) stepUp() {
 			return
 		}
 	}
+}
+
+// sendOnce sends what was left behind and then what the client sent since, and
+// returns how many bytes the client's side gave and why it gave no more. What the
+// socket did not take is either still there or left behind.
+func (f *reactorFlow) sendOnce() (n int64, err error) {
+	w := &f.re.writer
+	w.begin(uintptr(f.fd), f.unsent)
+	f.unsent = nil
+	if w.flush() {
+		n, err = f.conn.ReadTo(w)
+		f.moved(&f.rec.Up, &f.re.tcp.bytesUp, n)
+		w.flush()
+	}
+	if len(w.buf) > 0 && w.err == 0 {
+		f.unsent = append([]byte(nil), w.buf...)
+	}
+	return n, err
 }
 
 // stepDown passes on to the client what the upstream sent.
@@ -363,7 +380,7 @@ func (f *reactorFlow) finish(reason flow.CloseReason, abort bool) {
 		_ = f.conn.Close()
 	}
 	f.closeSocket(abort)
-	f.stash = nil
+	f.stash, f.unsent = nil, nil
 	reason = endReason(f.ctx, reason)
 	re.tcp.end(reason)
 	f.rec.Reason, f.rec.Duration = reason, time.Since(f.start)
