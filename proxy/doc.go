@@ -4,11 +4,16 @@
 // # Theory of operation
 //
 // TCP. A request is dialled before its SYN is answered, so a client sees a refused
-// port as refused and a dead host as silence. Then a relay moves bytes with two
-// goroutines, one a direction, and no buffer of its own: up, the stack passes the
-// slices it received to send(2); down, the stack reads the socket straight into
-// its own memory. A goroutine that has nothing to do sleeps in the runtime's
-// poller or on a channel and holds no buffer.
+// port as refused and a dead host as silence. Then a relay moves bytes without a
+// buffer of its own: up, the stack passes the slices it received to send(2), short
+// ones gathered; down, the stack reads the socket straight into its own memory.
+// What the other side does not take waits where it is, save for the last read.
+//
+// There are two relays with the same rules. The reactor (reactor_*.go, the default)
+// serves all connections on one event loop: an open connection is a struct that
+// the loop calls when the stack or the socket has news, and a timer in its wheel.
+// The simple one (relay_*.go) has two goroutines a connection, one a direction,
+// which sleep in the runtime's poller or on a channel.
 //
 //	client FIN   -> shutdown(SHUT_WR) upstream, the other direction goes on
 //	upstream FIN -> FIN to the client, the other direction goes on
@@ -23,13 +28,15 @@
 // ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client.
 //
 // Policy. Destinations in the classes of Classes are refused unless allowed; the
-// check is made on the numeric address that is dialled, after Options.Forward and
-// instead of before it, except that targets the operator named (Forward, Target)
-// are taken as allowed. A connection of our own that comes back through the device
+// check is made on the numeric address that is dialled. Targets that the operator
+// named (Forward, Target) are taken as allowed. A connection of our own that comes
+// back through the device
 // is refused: without that a missing mark or route loops until ports run out.
 //
 // # Goroutines
 //
-// Two per TCP connection, one per UDP session, and Run's, which ends idle
-// sessions. The stack waits for the first kind, Run for the others.
+// One per connection attempt until the loop has the connection; with the simple
+// relay and handler echo until it ends, and one more. One per UDP session, and
+// Run's, which ends idle sessions. The stack waits for those of TCP, Run for the
+// others.
 package proxy
