@@ -13,6 +13,8 @@ const (
 	prometheus = "github.com/prometheus"
 	zap        = "go.uber.org/zap"
 	goleak     = "go.uber.org/goleak"
+	dhcpv4     = "github.com/insomniacslk/dhcp/dhcpv4"
+	dhcpIANA   = "github.com/insomniacslk/dhcp/iana"
 	kong       = "github.com/alecthomas/kong"
 	yaml       = "go.yaml.in/yaml/v3"
 )
@@ -41,8 +43,9 @@ var table = map[string]row{
 		why: "offload is arithmetic on bytes: no fd, no goroutine, no dependency",
 	},
 	"lan": {
-		why:  "lan speaks Ethernet with the guests of a TAP device, below any stack and above no fd",
-		ours: []string{"offload"},
+		why:    "lan speaks Ethernet with the guests of a TAP device, below any stack and above no fd",
+		ours:   []string{"offload"},
+		theirs: []string{dhcpv4, dhcpIANA},
 	},
 	"loop": {
 		why: "loop knows fds, timers and functions, not what they are for",
