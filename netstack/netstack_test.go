@@ -342,7 +342,7 @@ func TestDatagramFaults(t *testing.T) {
 // TestOptions lists every fault at once.
 func TestOptions(t *testing.T) {
 	bad := netstack.Options{MaxHalfOpen: -1, MaxConnections: -1, TCP: netstack.TCPOptions{
-		CongestionControl: "bbr", KeepaliveInterval: -1, KeepaliveCount: 200, UserTimeout: -1, ReceiveBuffer: 1, SendBuffer: 1 << 40,
+		CongestionControl: "bbr", KeepaliveInterval: -1, KeepaliveCount: 200, UserTimeout: -1, ReceiveBuffer: 1, SendBuffer: 1 << 30,
 	}}
 	err := bad.Validate()
 	for _, field := range []string{"max_half_open", "max_connections", "congestion_control", "keepalive_interval", "keepalive_count", "user_timeout", "receive_buffer", "send_buffer"} {

@@ -45,6 +45,11 @@ func (w *gatherWriter) flush() bool {
 	if len(w.buf) == 0 {
 		return true
 	}
+	// An earlier send has said why not, and the kernel says it once: the next
+	// would turn a reset into EPIPE.
+	if w.full || w.err != 0 {
+		return false
+	}
 	n, err := w.sockWriter.Write(w.buf)
 	w.buf = w.buf[:copy(w.buf, w.buf[n:])]
 	return err == nil
