@@ -82,7 +82,7 @@ func New(dev Device, h flow.Handler, o Options, l *loop.Loop) (*Stack, error) {
 			Loop:     l,
 		}),
 		gv: stack.New(stack.Options{
-			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, newIPv6},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		}),
 	}
@@ -149,6 +149,28 @@ func (s *Stack) SetMTU(mtu tundev.MTU) { s.link.SetMTU(uint32(mtu)) }
 // Drain answers every new connection attempt with RST from now on, and leaves
 // what is established alone.
 func (s *Stack) Drain() { s.draining.Store(true) }
+
+// Pending is how many connections a drain has to wait for: those that are open, and
+// when none is, those that were closed here but whose client has not acknowledged
+// the last of what it was sent. It may look at every connection.
+func (s *Stack) Pending() int {
+	if open := s.counters.established.Load(); open > 0 {
+		return int(open)
+	}
+	n := 0
+	for _, e := range s.gv.RegisteredEndpoints() {
+		ep, ok := e.(*tcp.Endpoint)
+		if !ok {
+			continue
+		}
+		switch tcp.EndpointState(ep.State()) {
+		case tcp.StateEstablished, tcp.StateCloseWait, tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
+			n++ // our FIN waits behind bytes, or for its acknowledgement
+		default:
+		}
+	}
+	return n
+}
 
 // Close resets every connection, ends every handler's context and returns after
 // the last of them. Datagrams and packets are ignored from then on.
