@@ -8,7 +8,8 @@
 // the same for both:
 //
 //  1. not ready any more, new connections are refused (RST);
-//  2. connections that are open have Config.ShutdownTimeout to finish;
+//  2. connections that are open have Config.ShutdownTimeout to finish, their
+//     clients to acknowledge the last byte;
 //  3. what is left is reset, UDP sessions end, while the device still carries it;
 //  4. the device is deleted, the admin server closed.
 //
@@ -36,8 +37,14 @@ import (
 	"github.com/tungate/tungate/tundev"
 )
 
-// drainPoll is how often a draining gateway looks whether it is empty.
-const drainPoll = 20 * time.Millisecond
+const (
+	// drainPoll is how often a draining gateway looks whether it is empty.
+	drainPoll = 20 * time.Millisecond
+	// handshakeGrace is how long attempts that began before the drain count as
+	// connections: their client may be past its handshake already. What takes
+	// longer waits for an upstream that does not answer.
+	handshakeGrace = time.Second
+)
 
 // Deps are what a Gateway is given besides its config.
 type Deps struct {
@@ -235,7 +242,8 @@ func named(name string, err error) error {
 func (g *Gateway) drain(cut <-chan struct{}) {
 	g.state.Store(int32(stopping))
 	g.stack.Drain()
-	open := g.stack.Stats().Established
+	start := time.Now()
+	open := g.open(start)
 	if open == 0 {
 		return
 	}
@@ -247,17 +255,26 @@ func (g *Gateway) drain(cut <-chan struct{}) {
 	for {
 		select {
 		case <-poll.C:
-			if g.stack.Stats().Established == 0 {
+			if g.open(start) == 0 {
 				return
 			}
 		case <-deadline.C:
-			g.log.Warn("drain timed out: connections are reset", zap.Int("connections", g.stack.Stats().Established))
+			g.log.Warn("drain timed out: connections are reset", zap.Int("connections", g.open(start)))
 			return
 		case <-cut:
-			g.log.Warn("drain cut short: connections are reset", zap.Int("connections", g.stack.Stats().Established))
+			g.log.Warn("drain cut short: connections are reset", zap.Int("connections", g.open(start)))
 			return
 		}
 	}
+}
+
+// open is how many connections a drain that began at start waits for.
+func (g *Gateway) open(start time.Time) int {
+	n := g.stack.Pending()
+	if time.Since(start) < handshakeGrace {
+		n += g.stack.Stats().HalfOpen
+	}
+	return n
 }
 
 // release closes what New acquired before it failed.
