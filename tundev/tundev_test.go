@@ -507,6 +507,30 @@ func TestAttachByName(t *testing.T) {
 	}
 }
 
+// TestProbe finds every feature of a kernel that has them, and leaves nothing.
+func TestProbe(t *testing.T) {
+	ns := namespace(t)
+	err := ns.Do(func() error {
+		r := tundev.Probe()
+		if r.Kernel == "" || len(r.Features) < 8 {
+			t.Errorf("%+v", r)
+		}
+		for _, f := range r.Features {
+			if !f.OK || f.Detail == "" {
+				t.Errorf("%s: %v, %q", f.Name, f.OK, f.Detail)
+			}
+		}
+		l, err := netlink.LinkList()
+		if err == nil && len(l) != 1 {
+			t.Errorf("%d interfaces after the probe, want lo alone", len(l))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWatch follows the link: down, up, another MTU, deleted.
 func TestWatch(t *testing.T) {
 	ns := namespace(t)
