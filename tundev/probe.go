@@ -1,6 +1,7 @@
 package tundev
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -122,9 +123,8 @@ func (d *Device) trySuperframe() error {
 	h.Encode(frame)
 	ip := frame[offload.HdrLen:]
 	copy(ip, []byte{0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, offload.ProtoTCP, 0, 0, 192, 0, 2, 1, 198, 51, 100, 1})
-	ip[2], ip[3] = byte((l3+l4+payload)>>8), byte((l3+l4+payload)&0xff)
-	sum := ^offload.Sum(ip[:l3], 0)
-	ip[10], ip[11] = byte(sum>>8), byte(sum)
+	binary.BigEndian.PutUint16(ip[2:], l3+l4+payload)
+	binary.BigEndian.PutUint16(ip[10:], ^offload.Sum(ip[:l3], 0))
 	copy(ip[l3:], []byte{0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 1, l4 / 4 << 4, offload.TCPAck, 1, 0})
 	var iov unix.Iovec
 	iov.Base = &frame[0]
