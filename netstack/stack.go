@@ -163,7 +163,7 @@ func (s *Stack) Pending() int {
 		if !ok {
 			continue
 		}
-		switch tcp.EndpointState(ep.State()) {
+		switch tcp.EndpointState(ep.State()) { //nolint:gosec // State returns one of its own
 		case tcp.StateEstablished, tcp.StateCloseWait, tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
 			n++ // our FIN waits behind bytes, or for its acknowledgement
 		default:
