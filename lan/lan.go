@@ -162,6 +162,8 @@ func (l *LAN) ipv4(f Frame, src station, group bool, a turnArgs) Verdict {
 		return l.dropped(DropFamily)
 	case len(b) < dstAt+4:
 		return l.dropped(DropTruncated)
+	case b[HdrLen]>>4 != 4: // the stack would go by this, and see another source
+		return l.dropped(DropVersion)
 	}
 	if b[HdrLen+9] == offload.ProtoUDP && l.dhcp != nil {
 		dst := netip.AddrFrom4([4]byte(b[dstAt:]))
@@ -197,6 +199,8 @@ func (l *LAN) ipv6(f Frame, src station, group bool, a turnArgs) Verdict {
 		return l.dropped(DropFamily)
 	case len(b) < HdrLen+ipv6HdrLen:
 		return l.dropped(DropTruncated)
+	case b[HdrLen]>>4 != 6:
+		return l.dropped(DropVersion)
 	case group && (b[dstAt] != 0xff || MAC(b[0:6]) != groupMAC(netip.AddrFrom16([16]byte(b[dstAt:])))):
 		return l.dropped(DropDestination)
 	case b[srcAt] == 0xff:
@@ -281,6 +285,17 @@ func (l *LAN) Tick(now time.Time, send func(frame []byte)) {
 	}
 	l.mu.Unlock()
 	t.finish(send)
+}
+
+// LinkUp is to be called when the link comes up after New or after it was down: the
+// first Ticks after it introduce the gateway to the guests once more. Next is
+// earlier afterwards.
+func (l *LAN) LinkUp(now time.Time) {
+	t := l.begin(now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.announces, l.announceAt = announceTimes, t.now
+	l.ra.begin(t.now)
 }
 
 // introduce announces the gateway's addresses, so that guests that knew another

@@ -76,6 +76,27 @@ func TestIntroduction(t *testing.T) {
 	}
 }
 
+// TestLinkUp introduces the gateway once more, and advertises it.
+func TestLinkUp(t *testing.T) {
+	r := quiet(t, func(o *Options) { o.RA.On = true })
+	r.advance(time.Hour)
+	r.take()
+	r.l.LinkUp(r.now)
+	r.advance(announceInterval)
+	if n := len(r.take()); n != announceTimes*3+1 {
+		t.Errorf("%d frames, want two announcements of three addresses and an advertisement", n)
+	}
+	r.l.LinkUp(r.now) // it flaps: the advertisement is held back
+	r.l.Tick(r.now, r.send)
+	if n := len(r.take()); n != 3 {
+		t.Errorf("%d frames when the link flaps, want three announcements", n)
+	}
+	r.advance(minDelayBetween - announceInterval)
+	if f := r.one(); f[54] != ndpRA {
+		t.Errorf("sent %x, want an advertisement", f)
+	}
+}
+
 // TestEthernet has a row for each way a frame is refused by its Ethernet header.
 func TestEthernet(t *testing.T) {
 	r := quiet(t, nil)
@@ -94,6 +115,8 @@ func TestEthernet(t *testing.T) {
 		{"13 bytes", good[:13], DropTruncated},
 		{"no IPv4 header", good[:HdrLen+19], DropTruncated},
 		{"no IPv6 header", dataFrame(guestA, a6, far6)[:HdrLen+39], DropTruncated},
+		{"IPv6 as IPv4", with(14, 0x65), DropVersion},
+		{"IPv4 as IPv6", append(with(12, 0x86, 0xdd), make([]byte, 20)...), DropVersion},
 		{"for another", with(0, guestB[:]...), DropDestination},
 		{"from a group", with(6, 1, 0, 0, 0, 0, 1), DropSourceMAC},
 		{"from everybody", with(6, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), DropSourceMAC},

@@ -33,15 +33,25 @@ type advertiser struct {
 	on       bool
 	min, max time.Duration // between two unsolicited
 	next     time.Duration // never if off
-	last     time.Duration // valid iff sent > 0
-	sent     int
+	last     time.Duration // valid iff sent
+	sent     bool
+	quick    int // how many more come soon after another
 }
 
 func (r *advertiser) init(o *RAOptions) {
 	r.on, r.min, r.max = o.On, o.MinInterval, o.MaxInterval
+	r.next = never
+	r.begin(0)
+}
+
+// begin starts anew, as on an interface that becomes an advertising one (section
+// 6.2.4), but not sooner after the last advertisement than two may follow.
+func (r *advertiser) begin(now time.Duration) {
 	if !r.on {
-		r.next = never
+		return
 	}
+	r.quick = initialRAs - 1
+	r.next = r.atLeast(now)
 }
 
 // solicited brings the next advertisement forward, since a guest asked for one:
@@ -50,20 +60,24 @@ func (r *advertiser) solicited(now time.Duration) {
 	if !r.on {
 		return
 	}
-	at := now + rand.N(maxRADelay)
-	if r.sent > 0 {
-		at = max(at, r.last+minDelayBetween)
+	r.next = min(r.next, r.atLeast(now+rand.N(maxRADelay)))
+}
+
+// atLeast is when one may be sent that is due at t.
+func (r *advertiser) atLeast(t time.Duration) time.Duration {
+	if !r.sent {
+		return t
 	}
-	r.next = min(r.next, at)
+	return max(t, r.last+minDelayBetween)
 }
 
 // sentAt notes an advertisement and chooses when the next is due: between min and
 // max, but the first few soon (section 6.2.4).
 func (r *advertiser) sentAt(now time.Duration) {
-	r.sent++
-	r.last = now
+	r.sent, r.last = true, now
 	wait := r.min + rand.N(r.max-r.min+1)
-	if r.sent < initialRAs {
+	if r.quick > 0 {
+		r.quick--
 		wait = min(wait, initialRAInterval)
 	}
 	r.next = now + wait

@@ -12,6 +12,7 @@ const (
 	DropSourceMAC                     // source is a group address, zero or our own
 	DropDestination                   // for another station, or a group address that is not the packet's
 	DropMulticast                     // broadcast or multicast that nothing here serves
+	DropVersion                       // IP version that is not the EtherType's
 	DropFamily                        // IP version the gateway has no address of
 	DropSource                        // IP source not on the link, or the gateway's own
 	DropSpoofed                       // IP source that another station has
@@ -38,7 +39,7 @@ const (
 var dropNames = [NumDropReasons]string{
 	DropTruncated: "truncated", DropVLAN: "vlan", DropEtherType: "ethertype",
 	DropSourceMAC: "source_mac", DropDestination: "destination_mac", DropMulticast: "multicast",
-	DropFamily: "family", DropSource: "source", DropSpoofed: "spoofed",
+	DropVersion: "bad_version", DropFamily: "family", DropSource: "source", DropSpoofed: "spoofed",
 	DropARP: "bad_arp", DropNDP: "bad_ndp", DropHopLimit: "hop_limit", DropChecksum: "bad_checksum",
 	DropRogueRA: "rogue_ra", DropRedirect: "redirect", DropRogueDHCP: "rogue_dhcp",
 	DropDHCP: "bad_dhcp", DropDHCPRelay: "dhcp_relay", DropDHCPClient: "dhcp_client",
