@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -22,7 +24,16 @@ type demoCmd struct{}
 func (demoCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	return demo.Run(ctx, os.Stdout, demo.Deps{Start: startDemo, Program: os.Args[0]})
+	return demo.Run(ctx, os.Stdout, demo.Deps{Start: startDemo, Program: program()})
+}
+
+// program is how a person calls this program: under go run it is not by the path of
+// a binary that is gone a moment later.
+func program() string {
+	if strings.Contains(os.Args[0], string(filepath.Separator)+"go-build") {
+		return "go run ./cmd/gateway"
+	}
+	return os.Args[0]
 }
 
 // startDemo serves the demo's device until stop is called.
