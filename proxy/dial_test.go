@@ -144,7 +144,7 @@ func TestDialFailures(t *testing.T) {
 				if tc.change != nil {
 					tc.change(d)
 				}
-				before := sockets()
+				before := descriptors()
 				u, err := d.connect(t.Context(), to)
 				if !errors.Is(err, tc.want) {
 					t.Errorf("%v, want %v", err, tc.want)
@@ -152,8 +152,8 @@ func TestDialFailures(t *testing.T) {
 				if got := dialResult(err); got != tc.result {
 					t.Errorf("classed as %v, want %v", got, tc.result)
 				}
-				if u != nil || sockets() != before {
-					t.Errorf("a failed dial left %v, %d sockets", u, sockets()-before)
+				if u != nil || descriptors() != before {
+					t.Errorf("a failed dial left %v, %d descriptors", u, descriptors()-before)
 				}
 				if len(d.own.m) != 0 {
 					t.Errorf("%v is still called our own", d.own.m)
@@ -258,7 +258,7 @@ func unmarked(f func() error) error {
 
 // TestMarkRefused: New says what to do where sockets may not be marked.
 func TestMarkRefused(t *testing.T) {
-	before := sockets()
+	before := descriptors()
 	err := unmarked(func() error { _, err := New(Options{Mark: 1}, nil); return err })
 	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
 		t.Errorf("%v, want EPERM and the capability's name", err)
@@ -274,8 +274,8 @@ func TestMarkRefused(t *testing.T) {
 			}
 		}
 	})
-	if left := sockets() - before; left != 0 {
-		t.Errorf("%d sockets left", left)
+	if left := descriptors() - before; left != 0 {
+		t.Errorf("%d descriptors left", left)
 	}
 }
 

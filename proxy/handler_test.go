@@ -63,7 +63,7 @@ func TestFailedDials(t *testing.T) {
 			o := Options{ConnectTimeout: 30 * time.Millisecond, Allow: []Class{ClassMulticast}}
 			forRigs(t, o, func(t *testing.T, r *rig) {
 				to := tc.to(t, r.id)
-				before := sockets()
+				before := descriptors()
 				answer, rec := r.answer(r.to(to))
 				if answer != tc.answer {
 					t.Errorf("answered by %s, want %s", answer, tc.answer)
@@ -75,7 +75,7 @@ func TestFailedDials(t *testing.T) {
 				if s.Dials[tc.result] != 1 || s.Opened != 0 || s.Open != 0 {
 					t.Errorf("counted %+v", s)
 				}
-				eventually(t, "no socket is left", func() bool { return sockets() == before })
+				eventually(t, "no socket is left", func() bool { return descriptors() == before })
 				if len(r.d.dial.own.m) != 0 {
 					t.Errorf("%v is still called our own", r.d.dial.own.m)
 				}

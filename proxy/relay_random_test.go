@@ -46,7 +46,7 @@ func runSchedules(t *testing.T, e engine) {
 	for _, id := range flows(flow.TCP) {
 		rigs = append(rigs, newRig(t, e, id, Options{}), newSmallRig(t, e, id))
 	}
-	goroutines, files := runtime.NumGoroutine(), sockets()
+	goroutines, files := runtime.NumGoroutine(), descriptors()
 	reasons := map[flow.CloseReason]int{}
 	for i := range uint64(schedules) {
 		rng := rand.New(rand.NewPCG(seed, i))
@@ -65,7 +65,7 @@ func runSchedules(t *testing.T, e engine) {
 		}
 	}
 	eventually(t, "every goroutine and socket is gone", func() bool {
-		return runtime.NumGoroutine() <= goroutines && sockets() <= files
+		return runtime.NumGoroutine() <= goroutines && descriptors() <= files
 	})
 }
 

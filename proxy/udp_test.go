@@ -405,7 +405,7 @@ func TestUDPLimit(t *testing.T) {
 // TestUDPConcurrent lets many readers use the same few flows while sessions are
 // evicted, reaped and at last shut down, and wants the books to balance.
 func TestUDPConcurrent(t *testing.T) {
-	before := sockets()
+	before := descriptors()
 	r := newUDPRig(t, flows(flow.UDP)["ipv4"], Options{UDP: UDPOptions{MaxSessions: 8}})
 	go r.peer.echo()
 	go func() {
@@ -439,8 +439,8 @@ func TestUDPConcurrent(t *testing.T) {
 	}
 	r.wantOpen()
 	_ = r.peer.Close()
-	if left := sockets() - before; left != 0 {
-		t.Errorf("%d sockets left", left)
+	if left := descriptors() - before; left != 0 {
+		t.Errorf("%d descriptors left", left)
 	}
 	close(r.w.got)
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -186,7 +185,7 @@ func TestNewFails(t *testing.T) {
 		"stack":               {func(c *config.Config) { c.Stack.TCP.CongestionControl = "bbr" }, "bbr"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before, goroutines := descriptors(t), runtime.NumGoroutine()
+			before, goroutines := descriptors(), runtime.NumGoroutine()
 			dev := &device{Device: tuntest.New(tuntest.Options{})}
 			cfg := config.Default()
 			cfg.Admin.Listen = "127.0.0.1:0"
@@ -198,33 +197,23 @@ func TestNewFails(t *testing.T) {
 			if dev.closed.Load() == 0 {
 				t.Error("the device was left open")
 			}
-			eventually(t, "all is released", func() bool { return descriptors(t) == before && runtime.NumGoroutine() <= goroutines })
+			eventually(t, "all is released", func() bool { return descriptors() == before && runtime.NumGoroutine() <= goroutines })
 		})
 	}
 }
 
 // TestNewMakesNoDevice: a device that cannot be made is an error, not a crash.
 func TestNewMakesNoDevice(t *testing.T) {
-	before := descriptors(t)
+	before := descriptors()
 	cfg := config.Default()
 	cfg.Admin.Listen = "off"
 	cfg.Device.Name = "a-name-too-long-for-it"
 	if _, err := gateway.New(cfg, gateway.Deps{Log: zap.NewNop()}); err == nil || !strings.Contains(err.Error(), "a-name-too-long-for-it") {
 		t.Errorf("New returned %v", err)
 	}
-	if left := descriptors(t) - before; left != 0 {
+	if left := descriptors() - before; left != 0 {
 		t.Errorf("%d descriptors left", left)
 	}
-}
-
-// descriptors is how many this process has open.
-func descriptors(t *testing.T) int {
-	t.Helper()
-	names, err := filepath.Glob("/proc/self/fd/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(names)
 }
 
 // TestIdleCost: an open connection has no goroutine and one descriptor, a UDP
@@ -236,7 +225,7 @@ func TestIdleCost(t *testing.T) {
 	forward := s.forwardTo()
 	forward[u.addr] = u.at
 	r := newRig(t, f, options{forward: forward})
-	measure := func() (int, int) { return runtime.NumGoroutine(), sockets() }
+	measure := func() (int, int) { return runtime.NumGoroutine(), descriptors() }
 	_ = r.client.mustDial(s.addr)
 	s.accept()
 	goroutines, files := measure()
