@@ -165,6 +165,12 @@ func TestProxy(t *testing.T) {
 func checkProxy(t *testing.T, r *rig, target netip.Addr, want bool) {
 	t.Helper()
 	own := r.l.isOwn(target)
+	if target.Is4() && r.l.isOnLink(target) && !own && target != b4 {
+		r.in(whoHas(guestC, target, target)) // an announcement is no question
+		if got := r.take(); len(got) != 0 {
+			t.Errorf("announcement answered by %x", got)
+		}
+	}
 	ask, probe := whoHas(guestA, a4, target), whoHas(guestA, netip.IPv4Unspecified(), target)
 	if target.Is6() {
 		ask = solicit(guestA, allA, target, lla(optSourceLLA, guestA)...)

@@ -135,6 +135,12 @@ func TestDisputesBounded(t *testing.T) {
 	if s := r.l.Stats(); s.Resolving != 4 {
 		t.Errorf("%d questions are open, want 4", s.Resolving)
 	}
+	for i := range 100 { // as those are answered, others are asked
+		from := netip.AddrFrom4([4]byte{198, 18, 0, byte(10 + i)})
+		r.dropped(dataFrame(guestB, from, far4), DropSpoofed)
+		r.consumed(isAt(guestA, from))
+	}
+	r.event(EventMoveRefused, 100)
 	p := r.out(ip("198.18.0.200"))
 	r.consumed(isAt(guestC, ip("198.18.0.200")))
 	if p.to != guestC {

@@ -59,7 +59,8 @@ type ndpMessage struct {
 	hasLLA bool
 }
 
-// decode reads m from a frame's IPv6 packet, or says why not.
+// decode reads m from an IPv6 packet whose first next header is ICMPv6, or says why
+// not.
 func (m *ndpMessage) decode(ip []byte, verified bool) (DropReason, bool) {
 	if v := offload.Parse(&m.packet, ip, len(ip)); v == offload.Truncated {
 		return DropTruncated, false
@@ -69,7 +70,7 @@ func (m *ndpMessage) decode(ip []byte, verified bool) (DropReason, bool) {
 	p := &m.packet
 	m.icmp = ip[p.L3Len:p.Len]
 	switch {
-	case p.L3Len != ipv6HdrLen || p.Proto != offload.ProtoICMPv6 || m.icmp[1] != 0:
+	case m.icmp[1] != 0: // code
 		return DropNDP, false
 	case ip[7] != ndpHopLimit:
 		return DropHopLimit, false
@@ -90,7 +91,7 @@ func (m *ndpMessage) options(n int, kind byte) bool {
 			return false
 		}
 		if b[0] == kind {
-			if b[1]*8 != llaLen {
+			if b[1] != llaLen/8 {
 				return false
 			}
 			m.lla, m.hasLLA = MAC(b[2:8]), true
