@@ -258,7 +258,7 @@ func TestPoolRandom(t *testing.T) {
 		})
 		now := time.Duration(0)
 		for range 3000 {
-			now += time.Duration(r.IntN(int(3 * time.Minute)))
+			now += time.Duration(r.Int64N(int64(3 * time.Minute)))
 			c := aClient(r.IntN(12))
 			c.id = [...]string{"", "x", "y", "z", "w"}[r.IntN(5)]
 			a := at(byte(8 + r.IntN(14)))

@@ -60,7 +60,7 @@ func TestTable(t *testing.T) {
 		tab.init(m.max, m.each)
 		now := time.Duration(0)
 		for range 2000 {
-			now += time.Duration(1 + r.IntN(int(300*time.Millisecond)))
+			now += time.Duration(1 + r.Int64N(int64(300*time.Millisecond)))
 			k := keyOf(netip.AddrFrom4([4]byte{198, 18, 0, byte(r.IntN(80))}))
 			n, i := tab.find(k), m.find(k)
 			if (n != nil) != (i >= 0) || n != nil && n.station() != m.all[i].at {
@@ -79,7 +79,7 @@ func TestTable(t *testing.T) {
 				m.touch(i, now)
 			}
 			if r.IntN(50) == 0 {
-				before := now - time.Duration(r.IntN(int(20*time.Second)))
+				before := now - time.Duration(r.Int64N(int64(20*time.Second)))
 				for n, ok := tab.expired(before); ok; n, ok = tab.expired(before) {
 					tab.remove(n)
 				}
