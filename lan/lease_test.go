@@ -25,7 +25,7 @@ func poolRig(change func(*DHCPOptions)) (*pool, map[netip.Addr]station) {
 
 func at(last byte) uint32 { return num(netip.AddrFrom4([4]byte{198, 18, 0, last})) }
 
-func aClient(n int) client { return client{station: station(0x020000000000 + n)} }
+func aClient(n int) client { return client{station: 0x020000000000 + station(n)} }
 
 // TestOffer has a row for each rule of RFC 2131, section 4.3.1, about which address
 // is offered.
