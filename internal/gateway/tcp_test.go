@@ -73,11 +73,10 @@ func checkOffloads(t *testing.T, dev tuntest.Options, ours, clients link.Stats) 
 	}
 }
 
-// TestLoss: a device that takes a few frames at a time loses the rest, and TCP
-// repairs that.
+// TestLoss: what a full device does not take is lost, and TCP repairs that.
 func TestLoss(t *testing.T) {
 	forFamilies(t, func(t *testing.T, f family, relay string) {
-		j := join(t, f, options{relay: relay, device: tuntest.Options{Depth: 24, NoTSO: true}})
+		j := join(t, f, options{relay: relay, device: tuntest.Options{FullEvery: 25, NoTSO: true}})
 		exchange(t, j.down, j.up, bytesOf(3, 200_000), bytesOf(4, 200_000))
 		s, _ := j.g.Stats()
 		if lost := s.Link.Drops[link.DropTxFull] + j.client.link.Stats().Drops[link.DropTxFull]; lost == 0 {

@@ -32,6 +32,9 @@ type Options struct {
 	Depth int // frames that wait unread; one more is EAGAIN
 	// NoChecksum and NoTSO take an offload away.
 	NoChecksum, NoTSO bool
+	// FullEvery makes each write of that number, 25 say, find the queue full:
+	// EAGAIN, and a loss for whoever does not try again. 0 is never.
+	FullEvery int
 }
 
 // Device is one end. Its methods may be called from any goroutine.
@@ -48,6 +51,7 @@ type Device struct {
 	failing error
 	refuses bool // superframes
 	written int
+	tried   int
 }
 
 // New returns a device whose far side is the caller.
@@ -154,6 +158,14 @@ func (d *Device) fault() error {
 	return d.failing
 }
 
+// full reports whether this write is one that Options.FullEvery means.
+func (d *Device) full() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tried++
+	return d.opts.FullEvery > 0 && d.tried%d.opts.FullEvery == 0
+}
+
 // FD implements tundev.Queue: there is no descriptor.
 func (d *Device) FD() int { return -1 }
 
@@ -183,6 +195,9 @@ func (d *Device) TryReadFrame(iov []unix.Iovec) (int, error) {
 func (d *Device) WriteFrame(iov []unix.Iovec) error {
 	if err := d.fault(); err != nil {
 		return err
+	}
+	if d.full() {
+		return unix.EAGAIN
 	}
 	f := gather(iov)
 	if f[1] != 0 && d.refusing() { // gso_type
