@@ -121,7 +121,7 @@ func FuzzNDP(f *testing.F) {
 		ok, allowed := solicitation(message, from, to, hops)
 		answered := false
 		for _, out := range r.sent {
-			if out[54] != ndpNA || netip.AddrFrom16([16]byte(out[62:78])) == gateway6 && MAC(out[:6]) != guestA && !from.IsUnspecified() {
+			if out[54] != ndpNA || ownV6(netip.AddrFrom16([16]byte(out[62:78]))) && MAC(out[:6]) != guestA && !from.IsUnspecified() {
 				continue // a dispute's question, or a defence
 			}
 			answered = true
@@ -137,6 +137,9 @@ func FuzzNDP(f *testing.F) {
 	})
 }
 
+// ownV6 reports whether a is the gateway's own.
+func ownV6(a netip.Addr) bool { return a == gateway6 || a == ip("fe80::ff:fe00:1") }
+
 // solicitation reports whether a message may be answered as a neighbor
 // solicitation from guest A, and whether it must.
 func solicitation(m []byte, from, to netip.Addr, hops uint8) (may, must bool) {
@@ -144,9 +147,9 @@ func solicitation(m []byte, from, to netip.Addr, hops uint8) (may, must bool) {
 		return false, false
 	}
 	target := netip.AddrFrom16([16]byte(m[8:24]))
-	own := target == gateway6 || target == ip("fe80::ff:fe00:1")
+	own := ownV6(target)
 	onLink := (network("fd00:18::/64").Contains(from) || network("fe80::/10").Contains(from)) &&
-		from != gateway6 && from != ip("fe80::ff:fe00:1") && from != b6
+		!ownV6(from) && from != b6
 	may = own && (onLink || from.IsUnspecified()) || network("2001:db8::/32").Contains(target) && onLink
 	must = may && len(m) == 24 && (!from.IsUnspecified() || to == solicitedNode(target))
 	if it, err := header.NDPOptions(m[24:]).Iter(true); err == nil {
