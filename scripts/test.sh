@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Every check of the repository in order, for `make test`. Fuzzing is not one of
-# them: go test runs every target's seeds and what was ever found, and a search that
-# finds something new now and then belongs to make fuzz-short and make fuzz. A step that fails does
+# Every check of the repository in order, for `make test`. A step that fails does
 # not end the run, so that one run tells all; code that does not compile does.
 # The last lines are gotestsum's, over all tests of all steps.
+#
+# Fuzzing is not one of the steps: go test runs every target's seeds and all that
+# was ever found, and a search that comes upon something new now and then belongs
+# to make fuzz-short and make fuzz.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
