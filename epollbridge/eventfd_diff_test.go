@@ -128,6 +128,7 @@ type eventfds struct {
 	pollers [2]*epollbridge.Poller
 	pairs   []*pair
 	watches []*watch
+	nested  bool // the Pollers have descriptors, which count for EXCLUSIVE: without it
 	log     []string
 	events  int
 }
@@ -151,13 +152,16 @@ func TestLikeEpollOverEventfds(t *testing.T) {
 }
 
 func newEventfds(t *testing.T, r *rand.Rand) *eventfds {
-	s := &eventfds{t: t, rand: r}
+	s := &eventfds{t: t, rand: r, nested: r.IntN(2) == 0}
 	for i := range s.epolls {
 		fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.epolls[i], s.pollers[i] = fd, epollbridge.New()
+		if s.nested {
+			fdOf(t, s.pollers[i])
+		}
 	}
 	for range 5 {
 		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -241,6 +245,9 @@ func (s *eventfds) interest() epollbridge.Events {
 	case 5:
 		e |= excl | []epollbridge.Events{edge, once}[s.rand.IntN(2)]
 	}
+	if s.nested {
+		e &^= excl
+	}
 	return e
 }
 
@@ -295,6 +302,9 @@ func (s *eventfds) wait(where, room int) {
 	if err != nil {
 		s.fail("epoll_wait: %v", err)
 	}
+	if s.nested && k > 0 && !readable(s.t, fdOf(s.t, s.pollers[where])) {
+		s.fail("the Poller's descriptor is not readable")
+	}
 	var bridge [16]epollbridge.Event
 	b, err := s.pollers[where].Wait(bridge[:room], 0)
 	if err != nil {
@@ -309,4 +319,7 @@ func (s *eventfds) wait(where, room int) {
 		s.fail("the kernel returned\n\t%v\nthe Poller\n\t%v", want, got)
 	}
 	s.events += k
+	if err := s.pollers[where].Check(); err != nil {
+		s.fail("%v", err)
+	}
 }

@@ -70,6 +70,45 @@ func TestFdLevel(t *testing.T) {
 	level(t, fd, false, "Wake was seen")
 }
 
+// TestFdBesideWait: a Wait that looked at what there was and sleeps on leaves the
+// descriptor as it found it.
+func TestFdBesideWait(t *testing.T) {
+	p, o := newPoller(t), new(object)
+	fd := fdOf(t, p)
+	add(t, p, o, in, 1)
+	waiting := waitIn(p, -1)
+	for i := range uint64(3) {
+		eventually(t, "asleep", func() bool { return p.Stats().Sleeping == 1 })
+		o.tell(in) // and there is nothing
+		eventually(t, "looked at", func() bool { return p.Stats().Stale == i+1 && p.Stats().Sleeping == 1 })
+		eventually(t, "not readable", func() bool { return !readable(t, fd) })
+	}
+	o.become(in)
+	if r := await(t, "IN", waiting); r.err != nil || len(r.events) != 1 {
+		t.Errorf("got %v", r)
+	}
+	level(t, fd, true, "level-triggered and ready")
+}
+
+// TestFdAfterDeleteInPass: what a Wait put back and somebody deleted before the
+// Wait ended is not there.
+func TestFdAfterDeleteInPass(t *testing.T) {
+	p, back, last := newPoller(t), new(object), new(object)
+	fd := fdOf(t, p)
+	back.set(in)
+	add(t, p, back, in, 1)
+	add(t, p, last, in, 2)
+	last.tell(in)
+	last.hook = func() {
+		last.hook = nil
+		if err := p.Delete(&back.Registration); err != nil {
+			t.Error(err)
+		}
+	}
+	expect(t, p, event(in, 1))
+	level(t, fd, false, "deleted by the way")
+}
+
 // TestFdLate: a descriptor made late tells of what was ready before.
 func TestFdLate(t *testing.T) {
 	p, o := newPoller(t), new(object)

@@ -29,6 +29,7 @@ type Poller struct {
 	// critical section is of constant length.
 	mu    sync.Mutex
 	ready list   // registrations that may have something to report
+	loud  int    // of ready, those that are not quiet
 	seq   uint64 // of the next to be linked there
 	count int    // registrations
 
@@ -274,22 +275,31 @@ func (p *Poller) found(r *Registration) signal {
 		r.state |= again
 		return signal{}
 	case r.state&linked == 0:
-		p.link(r)
+		p.link(r, 0)
 	case r.state&quiet == 0:
 		return signal{} // whoever was woken for it is still to come
+	default:
+		r.state &^= quiet
+		p.loud++
 	}
-	r.state &^= quiet
 	return p.rouse()
 }
 
-func (p *Poller) link(r *Registration) {
-	r.state |= linked
+// link puts r, which may be quiet, at the end of the ready list.
+func (p *Poller) link(r *Registration, quiet state) {
+	r.state |= linked | quiet
+	if quiet == 0 {
+		p.loud++
+	}
 	r.seq = p.seq
 	p.seq++
 	p.ready.push(r)
 }
 
 func (p *Poller) unlink(r *Registration) {
+	if r.state&quiet == 0 {
+		p.loud--
+	}
 	r.state &^= linked | quiet
 	p.ready.remove(r)
 }

@@ -3,6 +3,7 @@ package epollbridge_test
 import (
 	"errors"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"unsafe"
@@ -273,35 +274,106 @@ type callback func()
 func (c callback) NotifyEvent(waiter.EventMask) { c() }
 
 // TestDeleteWaitsForWait: a Wait that is asking the object when Delete begins has
-// its answer when Delete returns.
+// its answer when Delete returns, be it that the Wait returns or sleeps on. Other
+// registrations do not wait.
 func TestDeleteWaitsForWait(t *testing.T) {
-	p, o := newPoller(t), new(object)
-	add(t, p, o, in, 1)
+	for _, ready := range []epollbridge.Events{0, in} {
+		t.Run(ready.String(), func(t *testing.T) {
+			p, o, other := newPoller(t), new(object), new(object)
+			var answered atomic.Bool
+			asking, answer := make(chan struct{}), make(chan struct{})
+			add(t, p, o, in, 1)
+			o.hook = func() { close(asking); <-answer; answered.Store(true) }
+			o.set(ready)
+			o.tell(in)
+			waiting := waitIn(p, -1)
+			await(t, "Wait asks", asking)
+			deleted := make(chan error, 1)
+			go func() {
+				err := p.Delete(&o.Registration)
+				if !answered.Load() {
+					t.Error("Delete returned while a Wait had the registration in hand")
+				}
+				deleted <- err
+			}()
+			for range 100 {
+				add(t, p, other, in, 2)
+				if err := p.Delete(&other.Registration); err != nil {
+					t.Fatal(err)
+				}
+				runtime.Gosched()
+			}
+			close(answer)
+			if err := await(t, "Delete", deleted); err != nil {
+				t.Error(err)
+			}
+			p.Wake()
+			if r := await(t, "Wait", waiting); r.err != nil || len(r.events) > 0 != (ready != 0) {
+				t.Errorf("the Wait that came first got %v", r)
+			}
+			expect(t, p)
+		})
+	}
+}
+
+// TestCloseWaitsForWait: so does Close.
+func TestCloseWaitsForWait(t *testing.T) {
+	p, o := epollbridge.New(), new(object)
+	var answered atomic.Bool
 	asking, answer := make(chan struct{}), make(chan struct{})
-	o.hook = func() { asking <- struct{}{}; <-answer }
-	o.become(in)
-	waiting := waitIn(p, 0)
+	add(t, p, o, in, 1)
+	o.hook = func() { close(asking); <-answer; answered.Store(true) }
+	o.tell(in)
+	waiting := waitIn(p, -1)
 	await(t, "Wait asks", asking)
-	deleted := make(chan error, 1)
-	go func() { deleted <- p.Delete(&o.Registration) }()
-	modified := make(chan error, 1)
-	go func() { modified <- p.Modify(new(epollbridge.Registration), in, 0) }() // p is not blocked for others
-	if err := await(t, "another's Modify", modified); !errors.Is(err, unix.ENOENT) {
+	closed := make(chan struct{})
+	go func() {
+		p.Close()
+		if !answered.Load() {
+			t.Error("Close returned before a Wait")
+		}
+		close(closed)
+	}()
+	eventually(t, "Close begins", func() bool {
+		return errors.Is(p.Modify(new(epollbridge.Registration), in, 0), net.ErrClosed)
+	})
+	runtime.Gosched()
+	close(answer)
+	await(t, "Close", closed)
+	if r := await(t, "Wait", waiting); !errors.Is(r.err, net.ErrClosed) {
+		t.Errorf("Wait got %v", r)
+	}
+}
+
+// farewell is an object that notifies while it is unregistered from.
+type farewell struct {
+	object
+	meanwhile func()
+}
+
+func (o *farewell) EventUnregister(e *waiter.Entry) {
+	e.NotifyEvent(waiter.EventIn)
+	o.meanwhile()
+	o.object.EventUnregister(e)
+}
+
+// TestDeleteIsFinalFromTheStart: a callback that comes while Delete is under way
+// brings nothing.
+func TestDeleteIsFinalFromTheStart(t *testing.T) {
+	p, o := newPoller(t), new(farewell)
+	o.set(in)
+	fd := fdOf(t, p)
+	if err := p.Add(&o.Registration, o, in|edge, 1); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, p, event(in, 1))
+	o.meanwhile = func() {
+		level(t, fd, false, "during Delete")
+		expect(t, p)
+	}
+	if err := p.Delete(&o.Registration); err != nil {
 		t.Error(err)
 	}
-	select {
-	case <-deleted:
-		t.Error("Delete returned while a Wait had the registration in hand")
-	default:
-	}
-	answer <- struct{}{}
-	if err := await(t, "Delete", deleted); err != nil {
-		t.Error(err)
-	}
-	if r := await(t, "Wait", waiting); r.err != nil || len(r.events) != 1 {
-		t.Errorf("the Wait that came first got %v", r)
-	}
-	expect(t, p)
 }
 
 // tardy is an object that calls back after EventUnregister.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -72,14 +73,19 @@ func data(box int, generation uint32) uint64 { return uint64(box)<<32 | uint64(g
 
 func (s *stress) box(d uint64) (*mailbox, uint32) { return &s.boxes[d>>32], uint32(d) }
 
-// waiters starts n goroutines that take events until the Poller is closed.
+// waiters starts n goroutines that take events until the Poller is closed. Every
+// other one has little patience.
 func (s *stress) waiters(n, room int) {
-	for range n {
+	for i := range n {
 		s.group.Go(func() {
 			events := make([]epollbridge.Event, room)
 			for {
+				timeout := time.Duration(-1)
+				if i%2 == 1 {
+					timeout = time.Duration(rand.IntN(50)) * time.Microsecond
+				}
 				began := s.clock.Load()
-				n, err := s.poller.Wait(events, -1)
+				n, err := s.poller.Wait(events, timeout)
 				if errors.Is(err, epollbridge.ErrClosed) {
 					return
 				}
@@ -171,9 +177,17 @@ func TestStress(t *testing.T) {
 			}
 			posting.Wait()
 			eventually(t, "all letters are read", func() bool { return s.read.Load() == posters*letters })
-			s.poller.Close()
-			s.group.Wait()
+			s.finish()
 		})
+	}
+}
+
+// finish lets the waiters go and looks at what is left.
+func (s *stress) finish() {
+	s.poller.Close()
+	s.group.Wait()
+	if err := s.poller.Check(); err != nil {
+		s.t.Error(err)
 	}
 }
 
@@ -204,8 +218,7 @@ func TestStressOneShot(t *testing.T) {
 			s.waiters(4, 2)
 			s.posters(posters, letters).Wait()
 			eventually(t, "all letters are read", func() bool { return s.read.Load() == posters*letters })
-			s.poller.Close()
-			s.group.Wait()
+			s.finish()
 		})
 	}
 }

@@ -28,7 +28,7 @@ func (p *Poller) Wait(events []Event, timeout time.Duration) (int, error) {
 	p.waiting--
 	p.unblock()
 	var s signal
-	if more {
+	if more && p.loud > 0 { // nobody else has taken it yet
 		s = p.rouse()
 	} else {
 		s.level = p.setLevel(!p.idle())
@@ -96,7 +96,7 @@ func (p *Poller) harvest(events []Event) (n int, more bool) {
 	for n < len(events) {
 		r := p.ready.head
 		if r == nil || r.seq >= end {
-			return n, more && r != nil
+			return n, more
 		}
 		p.unlink(r)
 		r.state |= inHand
@@ -113,7 +113,7 @@ func (p *Poller) harvest(events []Event) (n int, more bool) {
 		}
 		more = p.settle(r, ready) || more
 	}
-	return n, p.ready.head != nil
+	return n, more || p.loud > 0
 }
 
 // settle lets r, whose object answered ready, out of hand. It reports whether r
@@ -136,11 +136,11 @@ func (p *Poller) settle(r *Registration, ready Events) (back bool) {
 	if !renewed && !level {
 		return false
 	}
-	p.link(r)
 	if !renewed && r.events&Exclusive != 0 {
-		r.state |= quiet
+		p.link(r, quiet)
 		return false
 	}
+	p.link(r, 0)
 	return true
 }
 

@@ -2,6 +2,7 @@ package epollbridge_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -119,26 +120,40 @@ func TestCloseEndsWaits(t *testing.T) {
 // exclusive event wakes no other.
 func TestOneNotificationWakesOne(t *testing.T) {
 	for mode, want := range map[epollbridge.Events]int{0: 4, edge: 1, once: 1, excl: 1} {
-		t.Run(mode.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p, o := newPoller(t), new(object)
-				add(t, p, o, in|mode, 1)
-				done := make(chan result, 4)
-				for range cap(done) {
-					go func() { done <- <-waitIn(p, time.Minute) }()
-				}
-				synctest.Wait()
-				o.become(in)
-				synctest.Wait()
-				if len(done) != want {
-					t.Errorf("%d of %d waiters returned, want %d", len(done), cap(done), want)
-				}
-				if n := p.Stats().Wakeups; n != uint64(want) {
-					t.Errorf("%d wakeups, want %d", n, want)
-				}
+		for _, room := range []int{1, 8} {
+			t.Run(fmt.Sprint(mode, " ", room), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, o := newPoller(t), new(object)
+					add(t, p, o, in|mode, 1)
+					done := crowdOfWaits(p, 4, room)
+					o.become(in)
+					synctest.Wait()
+					if len(done) != want {
+						t.Errorf("%d of %d waiters returned, want %d", len(done), cap(done), want)
+					}
+					if n := p.Stats().Wakeups; n != uint64(want) {
+						t.Errorf("%d wakeups, want %d", n, want)
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+// crowdOfWaits returns when n goroutines sleep in Wait, with room for so many
+// events each; those that return something send the first.
+func crowdOfWaits(p *epollbridge.Poller, n, room int) <-chan epollbridge.Event {
+	done := make(chan epollbridge.Event, n)
+	for range n {
+		go func() {
+			events := make([]epollbridge.Event, room)
+			if n, err := p.Wait(events, time.Minute); n > 0 && err == nil {
+				done <- events[0]
+			}
+		}()
+	}
+	synctest.Wait()
+	return done
 }
 
 // TestExclusiveWakesAnotherEachTime: every notification of an exclusive
@@ -148,11 +163,7 @@ func TestExclusiveWakesAnotherEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, o := newPoller(t), new(object)
 		add(t, p, o, in|excl, 1)
-		done := make(chan result, 3)
-		for range cap(done) {
-			go func() { done <- <-waitIn(p, time.Minute) }()
-		}
-		synctest.Wait()
+		done := crowdOfWaits(p, 3, 8)
 		for want := 1; want <= 2; want++ {
 			o.become(in)
 			synctest.Wait()
@@ -161,6 +172,8 @@ func TestExclusiveWakesAnotherEachTime(t *testing.T) {
 			}
 		}
 		expect(t, p, event(in, 1))
+		o.tell(in) // while it is in the ready list, after all of this
+		o.set(0)
 		// Somebody else's event, and no room for both: the other waiter must get it.
 		x := new(object)
 		add(t, p, x, in|edge, 2)
@@ -168,6 +181,31 @@ func TestExclusiveWakesAnotherEachTime(t *testing.T) {
 		synctest.Wait()
 		if len(done) != 3 {
 			t.Fatal("an event of another registration was lost behind the exclusive one")
+		}
+	})
+}
+
+// TestLeftOver: a Wait that had no room for everything wakes another. That there is
+// one asleep beside something to report is the exclusive registration's doing.
+func TestLeftOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, first, second := newPoller(t), new(object), new(object)
+		add(t, p, first, in|excl, 1)
+		add(t, p, second, in|edge, 2)
+		done := crowdOfWaits(p, 4, 1)
+		first.become(in)
+		synctest.Wait()
+		if len(done) != 1 {
+			t.Fatalf("%d Waits returned after the first notification", len(done))
+		}
+		second.become(in) // behind first, which is still ready
+		synctest.Wait()
+		if len(done) != 3 {
+			t.Fatalf("%d Waits returned after the second notification", len(done))
+		}
+		<-done
+		if a, b := <-done, <-done; a != event(in, 1) || b != event(in, 2) {
+			t.Errorf("got %v and %v", a, b)
 		}
 	})
 }
