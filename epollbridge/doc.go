@@ -34,8 +34,8 @@
 //
 // Poller.mu guards the ready list and the registrations. The callback runs under
 // the locks of the object that notifies, a TCP endpoint's own mutex among them, and
-// takes mu; therefore mu is a leaf. While it is held nothing is called, no object
-// is asked, nobody is woken and no system call made. The order, outermost first:
+// takes mu; therefore mu is a leaf. While it is held no object is asked, no sleeper
+// woken and no system call made. The order, outermost first:
 //
 //	Shared.ctl -> the object's locks -> Shared.mu -> Poller.mu
 //	                                    eventFd.mu -> Poller.mu (in Fd alone)
@@ -46,12 +46,13 @@
 //
 // # Why Delete is final
 //
-// Delete marks the registration first, from when on callbacks do nothing; waits
-// until no Wait has it in hand; unlinks it; and takes the entry out of the object's
-// queue, which waits for callbacks that run. What a Wait had taken before is the
-// only thing that may still be seen, as with epoll: events in the hands of another
-// goroutine, or further on in the slice that the caller is going through. Data that
-// names a generation tells them apart.
+// Delete marks the registration first, so that nothing links it any more; takes it
+// out of the ready list; waits until no Wait has it in hand; and takes the entry
+// out of the object's queue, which waits for callbacks that run. (Callbacks of an
+// object that does not wait find a registration that is added no more.) What a Wait
+// had taken before is the only thing that may still be seen, as with epoll: events
+// in the hands of another goroutine, or further on in the slice that the caller is
+// going through. Data that names a generation tells them apart.
 //
 // # Why no wake-up is lost
 //
@@ -62,17 +63,18 @@
 //     answer may be older than the change.
 //
 // A Wait goes to sleep under mu, with the list empty, so none sleeps past what is
-// linked. One that was woken goes through the list before it does anything else,
-// also if its time is over or Wake was called; and if it leaves something behind,
-// for lack of room or because it is level-triggered, it wakes the next sleeper. What
-// happened before Add was notified to nobody, which is why Add asks.
+// linked (what [Exclusive] puts back apart). One that was woken goes through the
+// list before it does anything else, also if its time is over or Wake was called;
+// and if it leaves something behind, for lack of room or because it is
+// level-triggered, it wakes the next sleeper. What happened before Add was notified
+// to nobody, which is why Add asks.
 //
 // # Why there is no storm
 //
 // A sleeper is taken off the list of sleepers by whoever picks it, so that it is
 // woken once for each sleep. A registration that is linked already wakes nobody.
-// One Wait never asks an object twice, because it stops at what was linked after it
-// began. A level-triggered event that several Waits sleep for wakes all, one after
+// A walk through the list asks no object twice, because it stops at what was linked
+// after it began. A level-triggered event that several Waits sleep for wakes all, one after
 // the other, for as long as it is true: so does epoll. Edge, OneShot and
 // [Exclusive] are for those who do not want that. The descriptor is written when
 // the list gets its first registration and read when it lost its last.

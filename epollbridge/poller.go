@@ -18,7 +18,7 @@ type (
 )
 
 // Poller is an epoll instance over objects that have no descriptor. Its methods
-// may be called from any goroutine, but none of them from a notification or from
+// may be called from any goroutine, but none save Wake from a notification or from
 // an object's Readiness, and none while holding a lock that an object's
 // Readiness, EventRegister or EventUnregister takes.
 type Poller struct {
@@ -91,12 +91,14 @@ func (p *Poller) Add(r *Registration, object waiter.Waitable, events Events, dat
 	var s signal
 	switch {
 	case err != nil:
+		p.retire(r)
 		p.forget(r)
 	case ready&r.events != 0 && !p.closed:
 		s = p.found(r)
 		fallthrough
 	default:
-		p.release(r, busy)
+		r.state &^= busy
+		p.unblock()
 	}
 	p.mu.Unlock()
 	p.send(s)
@@ -113,7 +115,7 @@ func (p *Poller) Modify(r *Registration, events Events, data uint64) error {
 		return unix.EINVAL
 	}
 	p.mu.Lock()
-	err := p.claim(r, busy)
+	err := p.claim(r)
 	switch {
 	case err != nil:
 	case p.closed:
@@ -159,13 +161,10 @@ func (p *Poller) Delete(r *Registration) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.claim(r, busy|inHand); err != nil {
+	if err := p.claim(r); err != nil {
 		return err
 	}
-	r.state |= busy | leaving
-	if r.state&linked != 0 {
-		p.unlink(r)
-	}
+	p.retire(r)
 	object, events := r.object, r.events
 	level := p.idle() && p.setLevel(false)
 	p.mu.Unlock()
@@ -222,10 +221,10 @@ func (p *Poller) Stats() Stats {
 
 // The functions below are called with mu held.
 
-// claim checks that r is added here and waits until it has none of the states.
-func (p *Poller) claim(r *Registration, not state) error {
+// claim checks that r is added here and waits until it is not busy.
+func (p *Poller) claim(r *Registration) error {
 	for r.poller.Load() == p {
-		if r.state&not == 0 {
+		if r.state&busy == 0 {
 			return nil
 		}
 		p.hold()
@@ -236,21 +235,25 @@ func (p *Poller) claim(r *Registration, not state) error {
 	return unix.ENOENT
 }
 
-// forget makes r unknown and free for another Add, so it is touched no more.
-func (p *Poller) forget(r *Registration) {
+// retire keeps r from being reported any more, but by a Wait that has it in hand,
+// for which it waits.
+func (p *Poller) retire(r *Registration) {
+	r.state |= busy | leaving
 	if r.state&linked != 0 {
 		p.unlink(r)
 	}
-	p.count--
-	p.release(r, ^state(0))
-	r.object = nil
-	r.poller.Store(nil)
+	for r.state&inHand != 0 {
+		p.hold()
+	}
 }
 
-// release takes back what kept others from r.
-func (p *Poller) release(r *Registration, s state) {
-	r.state &^= s
+// forget makes r, which is retired, unknown and free for another Add. It touches
+// it no more after that.
+func (p *Poller) forget(r *Registration) {
+	p.count--
 	p.unblock()
+	r.state, r.object = 0, nil
+	r.poller.Store(nil)
 }
 
 // unblock lets goroutines in hold look again.

@@ -94,10 +94,13 @@ func TestClosed(t *testing.T) {
 	expect(t, other, event(in, 2))
 }
 
-// refusing is an object that cannot be registered with.
+// refusing is an object that cannot be registered with, and notifies nevertheless.
 type refusing struct{ object }
 
-func (*refusing) EventRegister(*waiter.Entry) error { return unix.EMFILE }
+func (*refusing) EventRegister(e *waiter.Entry) error {
+	e.NotifyEvent(waiter.EventIn)
+	return unix.EMFILE
+}
 
 // TestRegisterFails hands on what EventRegister says and keeps nothing.
 func TestRegisterFails(t *testing.T) {
@@ -313,6 +316,39 @@ func TestDeleteWaitsForWait(t *testing.T) {
 			}
 			expect(t, p)
 		})
+	}
+}
+
+// TestDeleteIsNotStarved: though several goroutines wait in turn for an event that
+// is always there, and have it in hand most of the time.
+func TestDeleteIsNotStarved(t *testing.T) {
+	p, o := newPoller(t), new(object)
+	o.set(in)
+	o.hook = runtime.Gosched
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	for range 4 {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					done <- struct{}{}
+					return
+				default:
+					look(t, p)
+				}
+			}
+		}()
+	}
+	for range 200 {
+		add(t, p, o, in, 1)
+		if err := p.Delete(&o.Registration); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	for range 4 {
+		await(t, "looking", done)
 	}
 }
 

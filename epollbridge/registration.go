@@ -34,7 +34,7 @@ const (
 	// busy: Add or Delete is between its two critical sections. No other call on
 	// the Registration may begin.
 	busy state = 1 << iota
-	// leaving: Delete has begun, callbacks change nothing any more.
+	// leaving: Delete has begun, nothing links it any more.
 	leaving
 	// linked: in the ready list.
 	linked

@@ -133,7 +133,7 @@ func (p *Poller) settle(r *Registration, ready Events) (back bool) {
 		p.delivered++
 	}
 	level := ready != 0 && r.events&Edge == 0
-	if !renewed && !level {
+	if r.state&leaving != 0 || !renewed && !level {
 		return false
 	}
 	if !renewed && r.events&Exclusive != 0 {
