@@ -36,3 +36,10 @@ func (p *Poller) Check() error {
 	}
 	return nil
 }
+
+// Blocked returns how many calls wait for another to let go of a registration.
+func (p *Poller) Blocked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.blocked
+}
