@@ -20,18 +20,23 @@
 //	client RST   -> RST upstream         upstream RST -> RST to the client
 //	both FINs    -> both sides closed    silence      -> RST both ways
 //
+// An upstream that takes no more may still be saying why, so what it sent is passed
+// on first, and what the client goes on sending is thrown away meanwhile: a client
+// that reads only when it has sent everything comes to hear it. Then it gets RST.
+//
 // Idle connections end after Options.IdleTimeout, half-closed ones after
 // Options.DrainTimeout, both without a byte either way.
 //
 // UDP. A session per flow owns one connected socket and one goroutine that waits
 // for answers. Sessions are bounded; at the bound the longest idle one goes.
-// ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client.
+// ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client;
+// what else ICMP says of one datagram ends no session.
 //
 // Policy. Destinations in the classes of Classes are refused unless allowed; the
 // check is made on the numeric address that is dialled. Targets that the operator
-// named (Forward, Target) are taken as allowed. A connection of our own that comes
-// back through the device
-// is refused: without that a missing mark or route loops until ports run out.
+// named (Forward, Target) are taken as allowed. A connection or datagram of our own
+// that comes back through the device is refused: without that a missing mark or
+// route loops until ports run out.
 //
 // # Goroutines
 //

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -195,6 +194,3 @@ func (d *direct) Stats() Stats {
 		UDPDropped:      d.udp.counters.datagramsPassed.Load(),
 	}
 }
-
-// closedFile reports whether err says that the socket was closed here.
-func closedFile(err error) bool { return errors.Is(err, os.ErrClosed) }

@@ -227,12 +227,18 @@ func (s *session) write(payload []byte) unix.Errno {
 	return errno
 }
 
-// receive passes answers to the client until the session is closed.
+// receiveBatch bounds the datagrams of one pass over a socket. Closing it waits for
+// the pass, and is done by readers of the device, too.
+const receiveBatch = 64
+
+// receive passes answers to the client until the session is closed or its socket
+// fails.
 func (t *sessions) receive(s *session) {
+	failed := false
 	pump := func(fd uintptr) bool {
 		b := datagrams.Get().(*[maxDatagram]byte)
 		defer datagrams.Put(b)
-		for {
+		for range receiveBatch {
 			n, e := recv(fd, b[:])
 			switch {
 			case e == 0:
@@ -243,14 +249,18 @@ func (t *sessions) receive(s *session) {
 				s.w.RejectDatagram(s.id)
 			case ofEarlier(e):
 			default:
+				failed = true
 				return true
 			}
 		}
+		return true
 	}
-	err := s.sock.rc.Read(pump)
-	if err == nil || !closedFile(err) {
-		t.end(s, flow.ReasonError)
+	for !failed {
+		if err := s.sock.rc.Read(pump); err != nil {
+			return // closed
+		}
 	}
+	t.end(s, flow.ReasonError)
 }
 
 // answer sends one datagram to the client.
