@@ -226,9 +226,21 @@ func TestIdleCost(t *testing.T) {
 	forward[u.addr] = u.at
 	r := newRig(t, f, options{forward: forward})
 	measure := func() (int, int) { return runtime.NumGoroutine(), descriptors() }
+	// quiet waits for what earlier tests and the first connection leave to end.
+	quiet := func() (int, int) {
+		same, g, n := 0, 0, 0
+		eventually(t, "all is quiet", func() bool {
+			g2, n2 := measure()
+			if same++; g2 != g || n2 != n {
+				same, g, n = 0, g2, n2
+			}
+			return same >= 100
+		})
+		return g, n
+	}
 	_ = r.client.mustDial(s.addr)
 	s.accept()
-	goroutines, files := measure()
+	goroutines, files := quiet()
 	for range flows {
 		down := r.client.mustDial(s.addr)
 		up := s.accept()
@@ -243,7 +255,7 @@ func TestIdleCost(t *testing.T) {
 		g, n := measure()
 		return g <= goroutines && n == files+2*flows // the gateway's and the server's
 	})
-	goroutines, files = measure()
+	goroutines, files = quiet()
 	for range flows {
 		if _, err := r.client.dialUDP(u.addr).Write([]byte("x")); err != nil {
 			t.Fatal(err)
