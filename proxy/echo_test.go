@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,11 +106,25 @@ func TestEchoReset(t *testing.T) {
 	})
 }
 
+// TestEchoIdle keeps the timeout to the letter; every byte begins it anew.
 func TestEchoIdle(t *testing.T) {
-	forEchoes(t, Options{IdleTimeout: 20 * time.Millisecond}, func(t *testing.T, e *echoed) {
-		e.ended(flow.ReasonIdle)
-		wantReset(t, "client", e.client)
-	})
+	for family, id := range flows(flow.TCP) {
+		t.Run(family, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEchoed(t, id, Options{IdleTimeout: time.Hour})
+				start := time.Now()
+				for range 3 {
+					<-time.After(59 * time.Minute)
+					pass(t, e.client, e.client)
+				}
+				rec := <-e.records
+				if d := time.Since(start); d != 3*59*time.Minute+time.Hour || rec.Reason != flow.ReasonIdle || rec.Up != 3 {
+					t.Errorf("ended after %v by %v, %d bytes", d, rec.Reason, rec.Up)
+				}
+				wantReset(t, "client", e.client)
+			})
+		})
+	}
 }
 
 func TestEchoShutdown(t *testing.T) {

@@ -195,29 +195,6 @@ func TestForwardAndFixed(t *testing.T) {
 	}
 }
 
-// TestLoopEnds: flows that are open when the handler stops are reset.
-func TestLoopEnds(t *testing.T) {
-	forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) {
-		r := newRig(t, onLoop, id, Options{})
-		var open []*joined
-		for range 3 {
-			j := r.join()
-			await(t, "the loop to take it", j.served)
-			open = append(open, j)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		if err := r.h.Run(ctx); err != nil {
-			t.Error(err)
-		}
-		for _, j := range open {
-			j.ended(flow.ReasonShutdown)
-			wantReset(t, "client", j.client)
-			wantReset(t, "upstream", j.up)
-		}
-	})
-}
-
 // TestNew: names, and what a trace is not needed for.
 func TestNew(t *testing.T) {
 	for name, want := range map[string]string{"": "*proxy.direct", "direct": "*proxy.direct", "echo": "*proxy.echo"} {

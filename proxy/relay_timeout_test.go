@@ -88,6 +88,16 @@ func TestRelayTimer(t *testing.T) {
 	}
 }
 
+// TestRelayTimerStays off once the relay has finished.
+func TestRelayTimerStays(t *testing.T) {
+	r := &relay{drop: time.Hour, wait: time.Hour, start: time.Now()}
+	r.stopTimer()
+	r.halfDone()
+	if r.timer != nil {
+		t.Error("a direction that ended set the timer of a relay that is over")
+	}
+}
+
 // TestRelayTimerRace lets the timer fire at the very time a direction ends: the
 // drain timeout must win over the rest of the idle timeout.
 func TestRelayTimerRace(t *testing.T) {

@@ -110,6 +110,13 @@ func (r *rig) startLoop() *loop.Loop {
 	return l
 }
 
+// canceled is a context that is done.
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
 // background runs f until the test ends, and no longer.
 func background(t *testing.T, f func(context.Context) error) {
 	t.Helper()
