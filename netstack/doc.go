@@ -8,7 +8,7 @@
 // same cost; gVisor's promiscuous mode instead walks all destinations in use for
 // every packet (2.6 us a packet with one, 364 us with 10,000). IPv6 has no such
 // match in gVisor, but its promiscuous mode looks an address up in a map, so it is
-// used there (ipv6.go). The link endpoint (package link) filters martians, verifies
+// used there. The link endpoint (package link) filters martians, verifies
 // checksums, and carries superframes whole.
 //
 // TCP: gVisor's Forwarder turns a SYN into a request and a goroutine; the handler
