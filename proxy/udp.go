@@ -263,20 +263,29 @@ func (t *sessions) receive(s *session) {
 	t.end(s, flow.ReasonError)
 }
 
-// answer sends one datagram to the client.
+// answer sends one datagram to the client. It is counted before it goes, so that
+// who has seen it finds it counted.
 func (t *sessions) answer(s *session, payload []byte) {
-	if err := s.w.WriteDatagram(s.id, s.id.Destination, payload); err != nil {
-		return
-	}
-	t.counters.bytesDown.Add(uint64(len(payload)))
+	n := uint64(len(payload))
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if s.elem == nil {
+		t.mu.Unlock()
 		return
 	}
 	s.last = time.Now()
-	s.down += uint64(len(payload))
+	s.down += n
 	t.order.MoveToBack(s.elem)
+	t.mu.Unlock()
+	t.counters.bytesDown.Add(n)
+	if err := s.w.WriteDatagram(s.id, s.id.Destination, payload); err == nil {
+		return
+	}
+	t.counters.bytesDown.Add(-n)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.elem != nil {
+		s.down -= n
+	}
 }
 
 // run ends idle sessions until ctx is done, then all of them.
