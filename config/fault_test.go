@@ -17,7 +17,7 @@ var faultTests = []struct{ name, src, want string }{
   mtu: abc
   addresses: [10.0.0.1, "::ffff:10.0.0.1/120", host]
   routes: [10.1.2.3/8, 10.0.0.1, default]
-  offload: {checksum: of, tso: true}
+  offload: {checksum: of, tso4: true}
 `, `
 2:3: device.name: "a/b" holds a letter the kernel refuses; use an interface name of up to 15 letters, such as tun0 or tun%d
 3:3: device.mtu: "abc" is not a number; use a whole number of bytes from 68 to 65535
@@ -28,7 +28,7 @@ var faultTests = []struct{ name, src, want string }{
 5:24: device.routes[1]: "10.0.0.1" has no prefix length; write 10.0.0.1/32 for this one address
 5:34: device.routes[2]: "default" is not known here; write 0.0.0.0/0, "::/0", or both
 6:13: device.offload.checksum: "of" is not known; did you mean on? Use auto, on or off
-6:27: device.offload.tso: "true" is not known; use auto, on or off
+6:27: device.offload.tso4: "true" is not known; use auto, on or off
 `,
 	},
 	{
@@ -99,7 +99,7 @@ tcp: {}
 `, `
 2:3: device.adress: is not a known field; did you mean addresses?
 4:3: device.mtu: is set twice, first on line 3; keep one
-5:3: device.colour: is not a known field; use one of name, attach, netns, mtu, addresses, routes, offload
+5:3: device.colour: is not a known field; use one of name, kind, attach, netns, create_netns, fds, socket, queues, on_delete, mtu, addresses, routes, offload
 7:3: stack.maxHalfOpen: is not a known field; did you mean max_half_open?
 8:1: mtu: is not a known field; did you mean device.mtu?
 9:1: tcp: is not a known field; did you mean stack.tcp?
@@ -123,7 +123,7 @@ log:
   level: loud
   format: [json]
 `, `
-1:9: device: "tun0" stands where a block of fields should; use fields such as device.name, device.attach, device.netns
+1:9: device: "tun0" stands where a block of fields should; use fields such as device.name, device.kind, device.attach
 2:8: stack: a list stands where a block of fields should; use fields such as stack.max_half_open, stack.max_connections, stack.sources
 4:3: proxy.handler: has no value; use direct, fixed or echo, or remove the line
 5:3: proxy.target: a block of fields stands where a single value should; use a numeric address and port, such as 192.0.2.1:80 or [2001:db8::1]:80
@@ -163,14 +163,14 @@ log:
   addresses:
     - 10.0.0.1/8
     - fd00::1/64
-  offload: {checksum: off, tso: on}
+  offload: {checksum: off, tso4: on}
 stack: {tcp: {congestion_control: bbr}}
 proxy: {handler: fixed}
 admin: {listen: ":9090"}
 `, `
 2:3: device.name: "a-name-of-17-byte" is longer than the kernel's 15 bytes
 6:7: device.addresses[1]: fd00::1/64 needs an mtu of at least 1280 (RFC 8200, section 5)
-7:28: device.offload.tso: on needs offload.checksum on or auto
+7:28: device.offload.tso4: on needs offload.checksum on or auto
 8:15: stack.tcp.congestion_control: "bbr" is not one of cubic, reno
 9:1: proxy.target: handler fixed needs one, such as 192.0.2.1:80
 10:9: admin.listen: ":9090" names no address; write 127.0.0.1:9090 for this host alone, or [::]:9090 for everybody
@@ -308,11 +308,11 @@ func TestProblemPosition(t *testing.T) {
 
 func TestLocate(t *testing.T) {
 	for message, want := range map[string]problem{
-		"mtu: too small":                  {"device.mtu", "too small"},
-		"offload.tso: on needs: checksum": {"device.offload.tso", "on needs: checksum"},
-		"addresses[3]: bad":               {"device.addresses[3]", "bad"},
-		"forward[[::1]:53]: bad":          {"device.forward[[::1]:53]", "bad"},
-		"All of it is wrong":              {"device", "All of it is wrong"},
+		"mtu: too small":                   {"device.mtu", "too small"},
+		"offload.tso4: on needs: checksum": {"device.offload.tso4", "on needs: checksum"},
+		"addresses[3]: bad":                {"device.addresses[3]", "bad"},
+		"forward[[::1]:53]: bad":           {"device.forward[[::1]:53]", "bad"},
+		"All of it is wrong":               {"device", "All of it is wrong"},
 	} {
 		if got := locate("device", errors.New(message)); got != want {
 			t.Errorf("%q is %+v, not %+v", message, got, want)

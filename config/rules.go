@@ -119,11 +119,15 @@ func orList(words []string) string {
 // number takes a whole number, in the notations of Go (0x1f, 1_000). unit is what
 // is counted, "" nothing in particular.
 func number[T ~int | ~uint32](to *T, lowest, highest T, unit string) value {
+	return &scalar[T]{to, numberRule(lowest, highest, unit)}
+}
+
+func numberRule[T ~int | ~uint32](lowest, highest T, unit string) rule[T] {
 	what := "a whole number"
 	if unit != "" {
 		what += " of " + unit
 	}
-	return &scalar[T]{to, rule[T]{
+	return rule[T]{
 		parse: func(s string) (T, error) {
 			n, err := parseWhole(s)
 			if err == nil && (n < int64(lowest) || n > int64(highest)) {
@@ -134,7 +138,7 @@ func number[T ~int | ~uint32](to *T, lowest, highest T, unit string) value {
 		format:  func(v T) string { return strconv.FormatInt(int64(v), 10) },
 		allowed: fmt.Sprintf("%s from %d to %d", what, lowest, highest),
 		tag:     "!!int",
-	}}
+	}
 }
 
 // parseWhole refuses a leading 0, which is octal to one half of the readers.

@@ -43,12 +43,36 @@ func deviceFields(o *tundev.Options) []field {
 			"Name of the interface that is made. The kernel puts the first free number in place of %d.",
 		},
 		{
+			"device.kind", oneOf(&o.Kind, tundev.TUN, tundev.TAP), tundev.TUN.String(),
+			"What the device carries. tun: IP packets; tap: Ethernet frames, for guests with a network card.",
+		},
+		{
 			"device.attach", boolean(&o.Attach), "false",
 			"Take the persistent TUN device of that name (ip tuntap add) instead of making one. Needs no privilege if it belongs to this user; it stays when the gateway ends.",
 		},
 		{
 			"device.netns", text(&o.NetNS, "a path, a pid or a name that ip netns list shows", anyText), "the gateway's",
 			"Network namespace the device is in. Upstream sockets stay in the gateway's own.",
+		},
+		{
+			"device.create_netns", boolean(&o.CreateNetNS), "false",
+			"Make that namespace if it is a name that is not there yet. It stays when the gateway ends.",
+		},
+		{
+			"device.fds", &list[int]{&o.FDs, numberRule[int](3, math.MaxInt32, "")}, "none",
+			"Inherited descriptors of a device that somebody else made, one a queue. Nothing is made or configured then but the offloads.",
+		},
+		{
+			"device.socket", text(&o.Socket, "a path of at most 107 bytes", anyText), "none",
+			"Unix socket on which to wait for such descriptors: one message with all of them (SCM_RIGHTS). Only this user and root may send.",
+		},
+		{
+			"device.queues", number(&o.Queues, 0, tundev.MaxQueues, ""), "0, one for each processor",
+			"Queues of the device. A connection stays on the one it came in by.",
+		},
+		{
+			"device.on_delete", oneOf(&o.OnDelete, tundev.Exit, tundev.Recreate), tundev.Exit.String(),
+			"What to do when somebody deletes the device. exit: end with an error; recreate: make it, or attach to it, again, connections surviving.",
 		},
 		{
 			"device.mtu", number(&o.MTU, tundev.MinMTU, tundev.MaxMTU, "bytes"), fmt.Sprint(tundev.DefaultMTU),
@@ -62,15 +86,17 @@ func deviceFields(o *tundev.Options) []field {
 			"device.routes", &list[prefix]{&o.Routes, networkRule()}, "none",
 			"Networks that are routed into the device, in the main table.",
 		},
-		{
-			"device.offload.checksum", oneOf(&o.Offload.Checksum, tundev.Auto, tundev.On, tundev.Off), tundev.Auto.String(),
-			"Leave checksums to the kernel, which mostly need not compute them. auto: where the kernel offers it; on: refuse to start without.",
-		},
-		{
-			"device.offload.tso", oneOf(&o.Offload.TSO, tundev.Auto, tundev.On, tundev.Off), tundev.Auto.String(),
-			"Pass TCP through the device in superframes of up to 64 KiB. Needs device.offload.checksum.",
-		},
+		offloadField("vnet_hdr", &o.Offload.VnetHdr, "The header before each frame that the other offloads need. off: for kernels and programs that get it wrong."),
+		offloadField("checksum", &o.Offload.Checksum, "Leave checksums to the kernel, which mostly need not compute them. auto: where the kernel offers it; on: refuse to start without. Needs vnet_hdr."),
+		offloadField("tso4", &o.Offload.TSO4, "Pass TCP over IPv4 through the device in superframes of up to 64 KiB. Needs checksum."),
+		offloadField("tso6", &o.Offload.TSO6, "The same over IPv6."),
+		offloadField("ecn", &o.Offload.ECN, "Take superframes with congestion marks whole, too. Needs tso4 or tso6."),
+		offloadField("uso", &o.Offload.USO, "Take UDP from the device in superframes, which are split before the stack. Needs checksum, and Linux 6.2."),
 	}
+}
+
+func offloadField(name string, m *tundev.Mode, doc string) field {
+	return field{"device.offload." + name, oneOf(m, tundev.Auto, tundev.On, tundev.Off), tundev.Auto.String(), doc}
 }
 
 func stackFields(o *netstack.Options) []field {

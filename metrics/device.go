@@ -8,8 +8,7 @@ type Device struct {
 	Up       bool // administratively up, and not lost
 	MTU      tundev.MTU
 	Queues   int
-	Checksum bool // partial checksums in use both ways
-	TSO      bool // superframes in use both ways
+	Features tundev.Features
 }
 
 func deviceMetrics() []metric[Device] {
@@ -24,8 +23,13 @@ func deviceMetrics() []metric[Device] {
 			name: "device_offload_enabled", kind: gauge, labels: []string{"offload"},
 			help: "1 while the kernel does this work for the gateway, 0 when it refused or the config turned it off.",
 			emit: func(d *Device, put put) {
-				put(float64(truth(d.Checksum)), "checksum")
-				put(float64(truth(d.TSO)), "tso")
+				f := &d.Features
+				put(float64(truth(f.VnetHdr)), "vnet_hdr")
+				put(float64(truth(f.Checksum)), "checksum")
+				put(float64(truth(f.TSO4)), "tso4")
+				put(float64(truth(f.TSO6)), "tso6")
+				put(float64(truth(f.ECN)), "ecn")
+				put(float64(truth(f.USO)), "uso")
 			},
 		},
 	}

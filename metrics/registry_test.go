@@ -19,6 +19,7 @@ import (
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/proxy"
+	"github.com/tungate/tungate/tundev"
 )
 
 // sources of a gateway with two queues that has counted nothing.
@@ -215,7 +216,9 @@ func TestCompare(t *testing.T) {
 		s.UDP.BytesDown = 77
 		return s
 	}
-	src.Device = func() Device { return Device{Up: true, MTU: 1500, Queues: 1, TSO: true} }
+	src.Device = func() Device {
+		return Device{Up: true, MTU: 1500, Queues: 1, Features: tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true}}
+	}
 	const want = `
 # HELP tungate_build_info The program itself: always 1, what matters is in the labels.
 # TYPE tungate_build_info gauge
@@ -225,8 +228,12 @@ tungate_build_info{goversion="go1.99",revision="abc",version="v1.2.3"} 1
 tungate_device_mtu_bytes 1500
 # HELP tungate_device_offload_enabled 1 while the kernel does this work for the gateway, 0 when it refused or the config turned it off.
 # TYPE tungate_device_offload_enabled gauge
-tungate_device_offload_enabled{offload="checksum"} 0
-tungate_device_offload_enabled{offload="tso"} 1
+tungate_device_offload_enabled{offload="checksum"} 1
+tungate_device_offload_enabled{offload="ecn"} 0
+tungate_device_offload_enabled{offload="tso4"} 1
+tungate_device_offload_enabled{offload="tso6"} 1
+tungate_device_offload_enabled{offload="uso"} 0
+tungate_device_offload_enabled{offload="vnet_hdr"} 1
 # HELP tungate_device_superframes_total Frames with a GSO type: up to 64 KiB of TCP that crossed the device in one piece.
 # TYPE tungate_device_superframes_total counter
 tungate_device_superframes_total{direction="rx",queue="0"} 1.099511627776e+12

@@ -9,26 +9,49 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 )
 
-// Features are the offloads a device has, both ways.
+// Features are the offloads a device has, both ways but for USO.
 type Features struct {
+	VnetHdr  bool // there is a virtio_net_hdr before each frame on the descriptor
 	Checksum bool // partial checksums
-	TSO      bool // TCP superframes
+	TSO4     bool // TCP superframes over IPv4
+	TSO6     bool // TCP superframes over IPv6
+	ECN      bool // also with congestion marks
+	USO      bool // UDP superframes, from the device only
 }
 
-// String lists the features as ethtool's short names.
-func (f Features) String() string {
-	switch {
-	case f.TSO:
-		return "checksum tso4 tso6"
-	case f.Checksum:
-		return "checksum"
+// TSO reports whether superframes of the IP version may be written.
+func (f Features) TSO(version uint8) bool {
+	if version == 6 {
+		return f.TSO6
 	}
-	return "none"
+	return f.TSO4
+}
+
+// String lists the features by their names in the config.
+func (f Features) String() string {
+	var s []byte
+	for _, w := range []struct {
+		name string
+		on   bool
+	}{{"checksum", f.Checksum}, {"tso4", f.TSO4}, {"tso6", f.TSO6}, {"ecn", f.ECN}, {"uso", f.USO}} {
+		if !w.on {
+			continue
+		}
+		if s != nil {
+			s = append(s, ' ')
+		}
+		s = append(s, w.name...)
+	}
+	if s == nil {
+		return "none"
+	}
+	return string(s)
 }
 
 // Device is a TUN device with one queue.
 type Device struct {
 	name     string
+	kind     Kind
 	mtu      MTU
 	features Features
 	notes    []string
@@ -187,26 +210,26 @@ func setOffload(fd int, o Offload) (Features, error) {
 	const csum = unix.TUN_F_CSUM
 	const tso = csum | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
 	if o.Checksum == Off {
-		return Features{}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
+		return Features{VnetHdr: true}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
 	}
-	if o.TSO != Off {
+	if o.TSO4 != Off && o.TSO6 != Off {
 		err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tso)
 		if err == nil {
-			return Features{Checksum: true, TSO: true}, nil
-		}
-		if o.TSO == On {
-			return Features{}, fmt.Errorf("the kernel refuses TCP segmentation offload (%w): set device.offload.tso to auto or off", err)
+			return Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}, nil
 		}
 	}
 	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, csum)
 	if err == nil {
-		return Features{Checksum: true}, nil
+		return Features{VnetHdr: true, Checksum: true}, nil
 	}
 	if o.Checksum == On {
 		return Features{}, fmt.Errorf("the kernel refuses checksum offload (%w): set device.offload.checksum to auto or off", err)
 	}
-	return Features{}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
+	return Features{VnetHdr: true}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
 }
+
+// Kind returns what the device carries.
+func (d *Device) Kind() Kind { return d.kind }
 
 // Name returns the interface's name.
 func (d *Device) Name() string { return d.name }

@@ -20,6 +20,9 @@ const (
 	DefaultMTU MTU = 1500
 )
 
+// MaxQueues is the kernel's limit for one device (tun.c, MAX_TAP_QUEUES).
+const MaxQueues = 256
+
 // Mode switches one offload.
 type Mode uint8
 
@@ -43,6 +46,9 @@ func (m Mode) String() string {
 	return "unknown"
 }
 
+// MarshalText is String.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
 // UnmarshalText accepts auto, on and off.
 func (m *Mode) UnmarshalText(b []byte) error {
 	switch string(b) {
@@ -58,24 +64,112 @@ func (m *Mode) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// Kind is what a device carries.
+type Kind uint8
+
+// The kinds of device.
+const (
+	TUN Kind = iota // IP packets
+	TAP             // Ethernet frames
+)
+
+// String returns the word the config uses.
+func (k Kind) String() string {
+	switch k {
+	case TUN:
+		return "tun"
+	case TAP:
+		return "tap"
+	}
+	return "unknown"
+}
+
+// UnmarshalText accepts tun and tap.
+func (k *Kind) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "tun":
+		*k = TUN
+	case "tap":
+		*k = TAP
+	default:
+		return fmt.Errorf("%q is not one of tun, tap", b)
+	}
+	return nil
+}
+
 // Offload chooses the device's offloads. The zero value takes what the kernel
 // gives.
 type Offload struct {
-	Checksum Mode // partial checksums both ways (TUN_F_CSUM)
-	TSO      Mode // TCP superframes both ways (TUN_F_TSO4, TUN_F_TSO6); needs Checksum
+	VnetHdr  Mode // the virtio_net_hdr before each frame (IFF_VNET_HDR), which the others need
+	Checksum Mode // partial checksums both ways (TUN_F_CSUM), which the others need
+	TSO4     Mode // TCP superframes over IPv4 both ways (TUN_F_TSO4)
+	TSO6     Mode // the same over IPv6 (TUN_F_TSO6)
+	ECN      Mode // TCP superframes whose first segment carries CWR (TUN_F_TSO_ECN); needs TSO4 or TSO6
+	USO      Mode // UDP superframes from the device (TUN_F_USO4, TUN_F_USO6)
+}
+
+// OnDelete is what follows the end of a device by somebody else's hand.
+type OnDelete uint8
+
+// What may follow.
+const (
+	Exit     OnDelete = iota // the gateway ends, with an error
+	Recreate                 // the device is made, or attached to, again
+)
+
+// String returns the word the config uses.
+func (a OnDelete) String() string {
+	switch a {
+	case Exit:
+		return "exit"
+	case Recreate:
+		return "recreate"
+	}
+	return "unknown"
+}
+
+// UnmarshalText accepts exit and recreate.
+func (a *OnDelete) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "exit":
+		*a = Exit
+	case "recreate":
+		*a = Recreate
+	default:
+		return fmt.Errorf("%q is not one of exit, recreate", b)
+	}
+	return nil
 }
 
 // Options describes a device to create.
 type Options struct {
+	// Kind of the device.
+	Kind Kind
 	// Name is the interface name; a %d in it is replaced by the kernel. "" is
 	// "tun%d".
 	Name string
 	// Attach takes the persistent TUN device called Name, made by somebody else
 	// (ip tuntap add), instead of making one. It stays when the Device closes.
 	Attach bool
+	// FDs are inherited descriptors of a device that somebody else made, one a
+	// queue; nothing is configured then but what Offload says. Empty is none.
+	FDs []int
+	// Socket is the path of a unix socket on which Create waits for such
+	// descriptors: one message with all of them (SCM_RIGHTS). "" is none.
+	Socket string
 	// NetNS is the network namespace the device is in: a path, the pid of a
 	// process, or a name of ip-netns(8). "" is the caller's.
 	NetNS string
+	// CreateNetNS makes the namespace if NetNS is a name that is not there yet;
+	// it stays when the Device closes.
+	CreateNetNS bool
+	// Queues is how many queues the device gets; 0 is one for each processor
+	// the program may use, at most MaxQueues. An attached device has as many as
+	// it was made for at most.
+	Queues int
+	// OnDelete says what the owner of the Device should do when somebody
+	// deletes it; this package only keeps it.
+	OnDelete OnDelete
 	// MTU of the device; 0 is DefaultMTU, or an attached device's own.
 	MTU MTU
 	// Addresses are put on the device, each with its prefix.
@@ -103,8 +197,21 @@ func (o *Options) Validate() error {
 			errs = append(errs, fmt.Errorf("addresses[%d]: %s needs an mtu of at least %d (RFC 8200, section 5)", i, a, MinMTUv6))
 		}
 	}
-	if o.Offload.TSO == On && o.Offload.Checksum == Off {
-		errs = append(errs, errors.New("offload.tso: on needs offload.checksum on or auto"))
-	}
+	errs = append(errs, o.Offload.validate()...)
 	return errors.Join(errs...)
+}
+
+// validate reports what is asked for without what it needs.
+func (o *Offload) validate() (errs []error) {
+	needs := func(name string, m Mode, needed string, there bool) {
+		if m == On && !there {
+			errs = append(errs, fmt.Errorf("offload.%s: on needs offload.%s on or auto", name, needed))
+		}
+	}
+	needs("checksum", o.Checksum, "vnet_hdr", o.VnetHdr != Off)
+	needs("tso4", o.TSO4, "checksum", o.Checksum != Off)
+	needs("tso6", o.TSO6, "checksum", o.Checksum != Off)
+	needs("ecn", o.ECN, "tso4 or offload.tso6", o.TSO4 != Off || o.TSO6 != Off)
+	needs("uso", o.USO, "checksum", o.Checksum != Off)
+	return errs
 }

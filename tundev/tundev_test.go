@@ -83,7 +83,7 @@ func TestCreate(t *testing.T) {
 	if d.Name() != "tun0" || d.MTU() != 1400 || len(d.Queues()) != 1 || len(d.Notes()) != 0 {
 		t.Errorf("%s, MTU %d, %d queues, notes %q", d.Name(), d.MTU(), len(d.Queues()), d.Notes())
 	}
-	if f := d.Features(); !f.Checksum || !f.TSO {
+	if f := d.Features(); !f.Checksum || !f.TSO4 || !f.TSO6 {
 		t.Errorf("features %+v on a kernel that has them", f)
 	}
 	err := ns.Do(func() error {
@@ -287,10 +287,10 @@ func TestOffloads(t *testing.T) {
 		want tundev.Features
 		text string
 	}{
-		{tundev.Offload{}, tundev.Features{Checksum: true, TSO: true}, "checksum tso4 tso6"},
-		{tundev.Offload{Checksum: tundev.On, TSO: tundev.On}, tundev.Features{Checksum: true, TSO: true}, "checksum tso4 tso6"},
-		{tundev.Offload{TSO: tundev.Off}, tundev.Features{Checksum: true}, "checksum"},
-		{tundev.Offload{Checksum: tundev.Off}, tundev.Features{}, "none"},
+		{tundev.Offload{}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}, "checksum tso4 tso6 ecn"},
+		{tundev.Offload{Checksum: tundev.On, TSO4: tundev.On, TSO6: tundev.On}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}, "checksum tso4 tso6 ecn"},
+		{tundev.Offload{TSO4: tundev.Off, TSO6: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true}, "checksum"},
+		{tundev.Offload{Checksum: tundev.Off}, tundev.Features{VnetHdr: true}, "none"},
 	} {
 		o := options
 		o.Offload = c.o
@@ -314,7 +314,7 @@ func TestAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Name() != "tun0" || !a.Features().TSO || a.MTU() != 1500 {
+	if a.Name() != "tun0" || !a.Features().TSO4 || a.MTU() != 1500 {
 		t.Errorf("attached %s, %v", a.Name(), a.Features())
 	}
 	if err := a.Close(); err != nil {
@@ -379,7 +379,7 @@ func TestCreateErrors(t *testing.T) {
 		{"small MTU", tundev.Options{Name: "x", MTU: 67}, "mtu"},
 		{"large MTU", tundev.Options{Name: "x", MTU: 65536}, "mtu"},
 		{"IPv6 MTU", tundev.Options{Name: "x", MTU: 1279, Addresses: options.Addresses}, "1280"},
-		{"TSO without checksum", tundev.Options{Name: "x", Offload: tundev.Offload{TSO: tundev.On, Checksum: tundev.Off}}, "offload.tso"},
+		{"TSO without checksum", tundev.Options{Name: "x", Offload: tundev.Offload{TSO4: tundev.On, Checksum: tundev.Off}}, "offload.tso4"},
 		{"route taken", tundev.Options{Name: "x", Routes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}, "device.routes"},
 	} {
 		err := ns.Do(func() error {
@@ -480,7 +480,7 @@ func TestAttachByName(t *testing.T) {
 	}
 	for range 2 {
 		d := create(t, ns, tundev.Options{Name: "tun7", Attach: true})
-		if d.MTU() != 1300 || d.Name() != "tun7" || !d.Features().TSO {
+		if d.MTU() != 1300 || d.Name() != "tun7" || !d.Features().TSO4 {
 			t.Errorf("attached %s, MTU %d, %v", d.Name(), d.MTU(), d.Features())
 		}
 		if err := ns.Do(func() error {

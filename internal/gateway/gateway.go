@@ -345,7 +345,6 @@ func (g *Gateway) trace(r proxy.Record) {
 }
 
 func (g *Gateway) deviceMetrics() metrics.Device {
-	f := g.stack.Features()
 	iface := tundev.State{Up: true, MTU: g.device.MTU()}
 	if s := g.iface.Load(); s != nil {
 		iface = *s
@@ -354,7 +353,6 @@ func (g *Gateway) deviceMetrics() metrics.Device {
 		Up:       iface.Up && phase(g.state.Load()) == serving,
 		MTU:      iface.MTU,
 		Queues:   len(g.device.Queues()),
-		Checksum: f.Checksum,
-		TSO:      f.TSO,
+		Features: g.stack.Features(),
 	}
 }

@@ -119,13 +119,7 @@ func (f *Facts) lookAt(name string) error {
 }
 
 func createDevice(s setup) (*tundev.Device, error) {
-	o := tundev.Options{Name: s.Name, MTU: s.MTU, Addresses: s.Addresses}
-	if err := o.Offload.Checksum.UnmarshalText([]byte(s.Checksum)); err != nil {
-		return nil, err
-	}
-	if err := o.Offload.TSO.UnmarshalText([]byte(s.TSO)); err != nil {
-		return nil, err
-	}
+	o := tundev.Options{Name: s.Name, MTU: s.MTU, Queues: 1, Addresses: s.Addresses, Offload: s.Offload}
 	for _, r := range s.Routes {
 		if r.Addr().Is4() || haveIPv6() { // tundev notes the missing address
 			o.Routes = append(o.Routes, r)

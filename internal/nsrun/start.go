@@ -53,8 +53,7 @@ func Start(ctx context.Context, spec Spec) (*Child, error) {
 	d := spec.Device
 	err = c.handshake(ctx, setup{
 		Name: d.Name, MTU: d.MTU, Addresses: d.Addresses, Routes: d.Routes,
-		Checksum: d.Offload.Checksum.String(), TSO: d.Offload.TSO.String(),
-		Resolv: resolv, UserNS: userNS,
+		Offload: d.Offload, Resolv: resolv, UserNS: userNS,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.Close())

@@ -116,11 +116,11 @@ func TestPassThrough(t *testing.T) {
 func TestFacts(t *testing.T) {
 	c := start(t, Spec{Command: []string{"true"}, Device: tundev.Options{
 		Name: "gate7", MTU: 1400, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.2/24")},
-		Offload: tundev.Offload{TSO: tundev.Off},
+		Offload: tundev.Offload{TSO4: tundev.Off, TSO6: tundev.Off},
 	}})
 	f := c.Facts()
 	equal(t, "addresses", f.Addresses, []netip.Prefix{netip.MustParsePrefix("198.18.0.2/24")})
-	if f.Name != "gate7" || f.MTU != 1400 || f.Index != 2 || f.Features.TSO || f.UserNS == privileged() || len(f.Notes) != 0 {
+	if f.Name != "gate7" || f.MTU != 1400 || f.Index != 2 || f.Features.TSO4 || f.UserNS == privileged() || len(f.Notes) != 0 {
 		t.Errorf("facts: %+v", f)
 	}
 	for virtual := range c.Forward() {

@@ -16,13 +16,13 @@ import (
 
 // setup is the gateway's first message.
 type setup struct {
-	Name          string
-	MTU           tundev.MTU
-	Addresses     []netip.Prefix
-	Routes        []netip.Prefix
-	Checksum, TSO string // tundev.Mode as text
-	Resolv        string // the command's resolv.conf
-	UserNS        bool
+	Name      string
+	MTU       tundev.MTU
+	Addresses []netip.Prefix
+	Routes    []netip.Prefix
+	Offload   tundev.Offload
+	Resolv    string // the command's resolv.conf
+	UserNS    bool
 }
 
 // report is every message of the copy: the facts, with the device's fd, or the

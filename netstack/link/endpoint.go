@@ -55,7 +55,7 @@ var (
 func New(o Options) *Endpoint {
 	e := &Endpoint{features: o.Features, loop: o.Loop, guard: guard{sources: o.Sources}}
 	e.mtu.Store(uint32(o.MTU))
-	e.tso.Store(o.Features.TSO)
+	e.tso.Store(o.Features.TSO4 && o.Features.TSO6)
 	for _, q := range o.Queues {
 		e.queues = append(e.queues, newQueue(e, q))
 	}
@@ -95,12 +95,12 @@ func (e *Endpoint) Stats() Stats {
 // Features returns the offloads in use: the device's, less what it refused since.
 func (e *Endpoint) Features() tundev.Features {
 	f := e.features
-	f.TSO = e.tso.Load()
+	f.TSO4, f.TSO6 = f.TSO4 && e.tso.Load(), f.TSO6 && e.tso.Load()
 	return f
 }
 
 // merges reports whether inbound frames are worth merging.
-func (e *Endpoint) merges() bool { return !e.features.TSO && e.MTU() <= mergeMTU }
+func (e *Endpoint) merges() bool { return !(e.features.TSO4 && e.features.TSO6) && e.MTU() <= mergeMTU }
 
 func (e *Endpoint) drop(r DropReason) { e.drops[r].Add(1) }
 

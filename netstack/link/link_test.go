@@ -479,7 +479,7 @@ func TestRefusedSuperframes(t *testing.T) {
 		}
 	}
 	s := r.ep.Stats()
-	if tx := s.Queues[0].Tx; tx.Refused != 3 || tx.SoftwareGSO != 5 || r.ep.Features().TSO || r.drops() != 0 {
+	if tx := s.Queues[0].Tx; tx.Refused != 3 || tx.SoftwareGSO != 5 || r.ep.Features().TSO4 || r.drops() != 0 {
 		t.Errorf("%+v, %v, drops %v; want 3 refused, 5 segmented, TSO off, no drops", tx, r.ep.Features(), s.Drops)
 	}
 }

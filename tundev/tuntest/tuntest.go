@@ -32,6 +32,9 @@ type Options struct {
 	Depth int // frames that wait unread; one more is EAGAIN
 	// NoChecksum and NoTSO take an offload away.
 	NoChecksum, NoTSO bool
+	// Kind of the device; frames of a TAP begin with an Ethernet header after
+	// the virtio_net_hdr.
+	Kind tundev.Kind
 	// FullEvery makes each write of that number, 25 say, find the queue full:
 	// EAGAIN, and a loss for whoever does not try again. 0 is never.
 	FullEvery int
@@ -75,12 +78,16 @@ func Pair(o Options) (*Device, *Device) {
 // Queues returns the device's one queue.
 func (d *Device) Queues() []tundev.Queue { return []tundev.Queue{d} }
 
+// Kind returns what the device carries.
+func (d *Device) Kind() tundev.Kind { return d.opts.Kind }
+
 // MTU returns the device's MTU.
 func (d *Device) MTU() tundev.MTU { return d.opts.MTU }
 
 // Features returns the offloads the device has.
 func (d *Device) Features() tundev.Features {
-	return tundev.Features{Checksum: !d.opts.NoChecksum, TSO: !d.opts.NoChecksum && !d.opts.NoTSO}
+	tso := !d.opts.NoChecksum && !d.opts.NoTSO
+	return tundev.Features{VnetHdr: true, Checksum: !d.opts.NoChecksum, TSO4: tso, TSO6: tso, ECN: tso}
 }
 
 // Send lets the device's reader find a frame, virtio_net_hdr first; it keeps a
