@@ -164,7 +164,7 @@ func TestLabelsAreBounded(t *testing.T) {
 		"protocol":  {"tcp", "udp"},
 		"reason":    reasons,
 		"result":    results,
-		"offload":   {"checksum", "tso"},
+		"offload":   {"vnet_hdr", "checksum", "tso4", "tso6", "ecn", "uso"},
 		"version":   {"v1.2.3"}, "revision": {"abc"}, "goversion": {"go1.99"},
 	}
 	for name, f := range ours(t, New(sources()).reg) {
