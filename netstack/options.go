@@ -23,6 +23,10 @@ type Options struct {
 	// are dropped as martians. Empty admits every unicast source.
 	Sources []netip.Prefix
 
+	// PinReaders keeps whoever reads queue n of the device on processor n,
+	// counted round.
+	PinReaders bool
+
 	// TCP holds the connections' own settings.
 	TCP TCPOptions
 }
@@ -31,6 +35,11 @@ type Options struct {
 type TCPOptions struct {
 	// CongestionControl is "cubic" (RFC 9438) or "reno" (RFC 5681); "" is cubic.
 	CongestionControl string
+	// MSS is the largest segment offered to clients and sent to them, in bytes
+	// of payload (RFC 9293, section 3.7.1), if the device's MTU allows as much.
+	// 0 is what the MTU allows. IPv6 goes no lower than 1220, which fits its
+	// smallest MTU.
+	MSS int
 	// KeepaliveIdle, KeepaliveInterval and KeepaliveCount are Linux's
 	// tcp_keepalive_time, _intvl and _probes towards the client (RFC 1122,
 	// section 4.2.3.6). 0 is 60 s, 15 s and 9; a negative KeepaliveIdle turns
@@ -54,6 +63,8 @@ const (
 	DefaultMaxConnections = 1_000_000
 	minBuffer             = 4 << 10 // gVisor's tcp.MinBufferSize
 	maxBuffer             = 64 << 20
+	minMSS                = 536 // RFC 9293, section 3.7.1
+	maxMSS                = 65495
 )
 
 // withDefaults returns o with every zero value replaced.
@@ -94,6 +105,9 @@ func (o *Options) Validate() error {
 	case "", "cubic", "reno":
 	default:
 		bad("tcp.congestion_control", "%q is not one of cubic, reno", o.TCP.CongestionControl)
+	}
+	if m := o.TCP.MSS; m != 0 && (m < minMSS || m > maxMSS) {
+		bad("tcp.mss", "%d is not between %d and %d bytes", m, minMSS, maxMSS)
 	}
 	if o.TCP.KeepaliveInterval < 0 {
 		bad("tcp.keepalive_interval", "%v is negative", o.TCP.KeepaliveInterval)

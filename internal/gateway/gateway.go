@@ -30,6 +30,7 @@ import (
 
 	"github.com/tungate/tungate/admin"
 	"github.com/tungate/tungate/config"
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/metrics"
 	"github.com/tungate/tungate/netstack"
@@ -114,10 +115,27 @@ func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
 		}
 		g.device = device
 	}
-	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack, g.loop); err != nil {
+	deps := netstack.Deps{Loop: g.loop}
+	if g.device.Kind() == tundev.TAP {
+		if deps.LAN, err = g.newLAN(); err != nil {
+			return nil, err
+		}
+	}
+	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack, deps); err != nil {
 		return nil, err
 	}
 	return g, nil
+}
+
+// newLAN makes the Ethernet side of a TAP.
+func (g *Gateway) newLAN() (*lan.LAN, error) {
+	o := g.cfg.LAN
+	o.MTU = int(g.device.MTU())
+	l, err := lan.New(o, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("lan: %w", err)
+	}
+	return l, nil
 }
 
 // newHandler makes the handler, and the loop it shares with the device.
@@ -208,6 +226,7 @@ func (g *Gateway) follow(now tundev.State) {
 	g.stack.SetMTU(now.MTU)
 	switch {
 	case now.Up && !before.Up:
+		g.stack.LinkUp()
 		g.log.Info("link up", zap.String("device", g.device.Name()))
 	case !now.Up && before.Up:
 		g.log.Warn("link down: nothing moves until it is up", zap.String("device", g.device.Name()))

@@ -38,6 +38,8 @@ type Options struct {
 	// FullEvery makes each write of that number, 25 say, find the queue full:
 	// EAGAIN, and a loss for whoever does not try again. 0 is never.
 	FullEvery int
+	// LoseEvery makes each write of that number vanish, as on a wire. 0 is none.
+	LoseEvery int
 }
 
 // Device is one end. Its methods may be called from any goroutine.
@@ -165,13 +167,16 @@ func (d *Device) fault() error {
 	return d.failing
 }
 
-// full reports whether this write is one that Options.FullEvery means.
-func (d *Device) full() bool {
+// try counts a write.
+func (d *Device) try() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tried++
-	return d.opts.FullEvery > 0 && d.tried%d.opts.FullEvery == 0
+	return d.tried
 }
+
+// every reports whether the n-th is one of each so many.
+func every(n, each int) bool { return each > 0 && n%each == 0 }
 
 // FD implements tundev.Queue: there is no descriptor.
 func (d *Device) FD() int { return -1 }
@@ -203,8 +208,12 @@ func (d *Device) WriteFrame(iov []unix.Iovec) error {
 	if err := d.fault(); err != nil {
 		return err
 	}
-	if d.full() {
+	tried := d.try()
+	if every(tried, d.opts.FullEvery) {
 		return unix.EAGAIN
+	}
+	if every(tried, d.opts.LoseEvery) {
+		return nil
 	}
 	f := gather(iov)
 	if f[1] != 0 && d.refusing() { // gso_type
