@@ -22,7 +22,7 @@ func lanMetrics() []metric[stats] {
 			help: "What happened on the link of a TAP: neighbors found and lost, ARP, neighbor discovery, router advertisements and DHCP messages.",
 			emit: func(s *stats, put put) {
 				for i, n := range s.Link.LAN.Events {
-					put(float64(n), lan.Event(i).String()) //nolint:gosec // an index of the array
+					put(float64(n), lan.Event(i).String())
 				}
 			},
 		},
@@ -31,7 +31,7 @@ func lanMetrics() []metric[stats] {
 			help: "Ethernet frames dropped below the IP stack, by why.",
 			emit: func(s *stats, put put) {
 				for i, n := range s.Link.LAN.Drops {
-					r := lan.DropReason(i) //nolint:gosec // an index of the array
+					r := lan.DropReason(i)
 					direction := tx
 					if r.Inbound() {
 						direction = rx

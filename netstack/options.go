@@ -101,30 +101,35 @@ func (o *Options) Validate() error {
 	if o.MaxConnections < 0 {
 		bad("max_connections", "%d is negative", o.MaxConnections)
 	}
-	switch o.TCP.CongestionControl {
+	o.TCP.validate(bad)
+	return errors.Join(errs...)
+}
+
+// validate reports every fault in o to bad.
+func (o *TCPOptions) validate(bad func(field, format string, args ...any)) {
+	switch o.CongestionControl {
 	case "", "cubic", "reno":
 	default:
-		bad("tcp.congestion_control", "%q is not one of cubic, reno", o.TCP.CongestionControl)
+		bad("tcp.congestion_control", "%q is not one of cubic, reno", o.CongestionControl)
 	}
-	if m := o.TCP.MSS; m != 0 && (m < minMSS || m > maxMSS) {
+	if m := o.MSS; m != 0 && (m < minMSS || m > maxMSS) {
 		bad("tcp.mss", "%d is not between %d and %d bytes", m, minMSS, maxMSS)
 	}
-	if o.TCP.KeepaliveInterval < 0 {
-		bad("tcp.keepalive_interval", "%v is negative", o.TCP.KeepaliveInterval)
+	if o.KeepaliveInterval < 0 {
+		bad("tcp.keepalive_interval", "%v is negative", o.KeepaliveInterval)
 	}
-	if o.TCP.KeepaliveCount < 0 || o.TCP.KeepaliveCount > 127 {
-		bad("tcp.keepalive_count", "%d is not between 0 and 127", o.TCP.KeepaliveCount)
+	if o.KeepaliveCount < 0 || o.KeepaliveCount > 127 {
+		bad("tcp.keepalive_count", "%d is not between 0 and 127", o.KeepaliveCount)
 	}
-	if o.TCP.UserTimeout < 0 {
-		bad("tcp.user_timeout", "%v is negative", o.TCP.UserTimeout)
+	if o.UserTimeout < 0 {
+		bad("tcp.user_timeout", "%v is negative", o.UserTimeout)
 	}
 	for _, b := range []struct {
 		name string
 		v    int
-	}{{"tcp.receive_buffer", o.TCP.ReceiveBuffer}, {"tcp.send_buffer", o.TCP.SendBuffer}} {
+	}{{"tcp.receive_buffer", o.ReceiveBuffer}, {"tcp.send_buffer", o.SendBuffer}} {
 		if b.v != 0 && (b.v < minBuffer || b.v > maxBuffer) {
 			bad(b.name, "%d is not between %d and %d bytes", b.v, minBuffer, maxBuffer)
 		}
 	}
-	return errors.Join(errs...)
 }

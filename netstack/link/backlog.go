@@ -35,6 +35,7 @@ type backlog struct {
 	bytes   int
 	stopped bool
 	drains  sync.WaitGroup
+	quit    chan struct{} // closed by stop
 }
 
 // full reports whether err says that the device takes no more now.
@@ -107,7 +108,13 @@ func (b *backlog) step() (more bool) {
 
 // wait returns when the device may take a frame again.
 func (b *backlog) wait() {
-	time.Sleep(backlogPoll)
+	pause := time.NewTimer(backlogPoll)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-b.quit:
+		return
+	}
 	fd := b.q.dev.FD()
 	if fd < 0 {
 		return
@@ -129,7 +136,10 @@ func (b *backlog) waiting() int {
 // stop forgets what waits, and returns when nothing is written any more.
 func (b *backlog) stop() {
 	b.mu.Lock()
-	b.stopped = true
+	if !b.stopped {
+		b.stopped = true
+		close(b.quit)
+	}
 	b.mu.Unlock()
 	b.drains.Wait()
 }

@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/offload"
 	"github.com/tungate/tungate/tundev"
@@ -40,6 +41,7 @@ type rig struct {
 	dev *tuntest.Device
 	ep  *link.Endpoint
 	up  *sink
+	lan *lan.LAN // of a TAP
 }
 
 func newRig(t *testing.T, o tuntest.Options, sources ...netip.Prefix) *rig {

@@ -84,7 +84,7 @@ type receiver interface {
 
 func newQueue(e *Endpoint, d *device, index int, dev tundev.Queue) *queue {
 	q := &queue{e: e, device: d, index: index, dev: dev, counters: &queueCounters{}}
-	q.backlog.q = q
+	q.backlog.q, q.backlog.quit = q, make(chan struct{})
 	q.reply = q.sendFrame
 	if e.lan != nil {
 		q.ipAt = lan.HdrLen
@@ -106,7 +106,8 @@ func (q *queue) run(ctx context.Context) error {
 		return q.serve(ctx)
 	}
 	if q.e.pin {
-		defer pin(q.index)()
+		undo := pin(q.index)
+		defer undo()
 	}
 	for {
 		q.begin()

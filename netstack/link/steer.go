@@ -78,7 +78,7 @@ func (s *steering) slot(client netip.Addr, clientPort uint16, server netip.Addr,
 		hi, lo := bits.Mul64(h^w, 0x9e3779b97f4a7c15)
 		h = hi ^ lo ^ s.seed
 	}
-	return int(h>>32) & (steerSlots - 1) //nolint:gosec // masked
+	return int(h>>32) & (steerSlots - 1)
 }
 
 // outboundAddresses are those of a packet that the stack built.

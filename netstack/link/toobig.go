@@ -111,7 +111,7 @@ func tooBigV4(p *offload.Packet, quoted []byte, mtu uint32) []byte {
 	binary.BigEndian.PutUint16(b[10:], ^offload.Sum(b[:ipLen], 0))
 	icmp := b[ipLen:]
 	icmp[0], icmp[1] = 3, 4
-	binary.BigEndian.PutUint16(icmp[6:], uint16(min(mtu, 65535))) //nolint:gosec // bounded
+	binary.BigEndian.PutUint16(icmp[6:], uint16(min(mtu, 65535)))
 	binary.BigEndian.PutUint16(icmp[2:], ^offload.Sum(icmp, 0))
 	return b
 }
