@@ -48,7 +48,6 @@ type Endpoint struct {
 	pin   bool
 	guard guard
 	lan   *ethernet // nil on a TUN
-	steer steering
 	big   tooBig
 	drops [NumDropReasons]atomic.Uint64
 	mtu   atomic.Uint32
@@ -63,6 +62,7 @@ type Endpoint struct {
 type device struct {
 	features tundev.Features
 	queues   []*queue
+	steer    steering
 	tso      atomic.Bool  // superframes may be written
 	refusals atomic.Int32 // superframes that the device refused
 }
@@ -96,7 +96,7 @@ func (e *Endpoint) Replace(d Device) {
 		}
 		next.queues = append(next.queues, n)
 	}
-	e.steer.init(len(next.queues))
+	next.steer.init(len(next.queues))
 	e.device.Store(next)
 }
 

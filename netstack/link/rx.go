@@ -222,7 +222,7 @@ func (q *queue) inspect(h *offload.Hdr, p *offload.Packet, hdr, head []byte, n i
 		q.refuseTooBig(p, ip)
 		return false
 	}
-	q.e.steer.note(p, q.index)
+	q.device.steer.note(p, q.index)
 	return true
 }
 

@@ -56,7 +56,7 @@ const maxRefusals = 3
 // transmit encodes one packet and writes it; on a TAP f.ethernet is complete.
 func (e *Endpoint) transmit(f *frame, pkt *stack.PacketBuffer) {
 	d := e.device.Load()
-	q := d.queues[e.steer.queue(pkt)%len(d.queues)]
+	q := d.queues[d.steer.queue(pkt)]
 	f.hdr = offload.Hdr{}
 	if pkt.TransportProtocolNumber == header.TCPProtocolNumber && len(pkt.TransportHeader().Slice()) >= header.TCPMinimumSize {
 		e.partialChecksum(f, pkt)
