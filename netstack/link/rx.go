@@ -52,6 +52,7 @@ type queue struct {
 	counters *queueCounters
 	backlog  backlog
 
+	tryRead  readFunc // dev.TryReadFrame; a method value is an allocation
 	receiver receiver
 	ipAt     int                // where a frame's IP packet begins: behind an Ethernet header
 	now      time.Time          // when the batch began; on a TAP
@@ -85,7 +86,7 @@ type receiver interface {
 func newQueue(e *Endpoint, d *device, index int, dev tundev.Queue) *queue {
 	q := &queue{e: e, device: d, index: index, dev: dev, counters: &queueCounters{}}
 	q.backlog.q, q.backlog.quit = q, make(chan struct{})
-	q.reply = q.sendFrame
+	q.reply, q.tryRead = q.sendFrame, dev.TryReadFrame
 	if e.lan != nil {
 		q.ipAt = lan.HdrLen
 	}
@@ -109,9 +110,10 @@ func (q *queue) run(ctx context.Context) error {
 		undo := pin(q.index)
 		defer undo()
 	}
+	waitRead := q.dev.ReadFrame
 	for {
 		q.begin()
-		if _, err := q.receiver.receive(q.dev.ReadFrame); err != nil {
+		if _, err := q.receiver.receive(waitRead); err != nil {
 			return err
 		}
 		if err := q.batch(1); err != nil {
@@ -162,7 +164,7 @@ func (q *queue) batch(received int) error {
 	q.begin()
 	for bytes := 0; received < q.receiver.frames() && bytes < batchBytes && err == nil; received++ {
 		var n int
-		n, err = q.receiver.receive(q.dev.TryReadFrame)
+		n, err = q.receiver.receive(q.tryRead)
 		bytes += n
 	}
 	q.receiver.flush()

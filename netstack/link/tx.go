@@ -113,8 +113,8 @@ func (e *Endpoint) partialChecksum(f *frame, pkt *stack.PacketBuffer) {
 	tcp := header.TCP(pkt.TransportHeader().Slice())
 	payload := pkt.Data().Size()
 	if !pkt.GSOOptions.NeedsCsum {
-		net := pkt.Network()
-		tcp.SetChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, net.SourceAddress(), net.DestinationAddress(), uint16(len(tcp)+payload))) //nolint:gosec // an IP packet is at most 65,535 bytes
+		src, dst := outboundAddresses(pkt) // pkt.Network() is an allocation
+		tcp.SetChecksum(offload.PseudoSum(src, dst, offload.ProtoTCP, len(tcp)+payload))
 	}
 	f.hdr.Flags = offload.FlagNeedsCsum
 	f.hdr.CsumStart = uint16(l3) //nolint:gosec // at most 60 bytes
