@@ -17,7 +17,8 @@ import (
 const txQueueLen = 4096
 
 // configure puts addresses and routes on the interface and sets it up.
-func (d *Device) configure(o Options) error {
+func (d *Device) configure() error {
+	o := d.opts
 	link, err := netlink.LinkByName(d.name)
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d.name, err)
@@ -29,6 +30,9 @@ func (d *Device) configure(o Options) error {
 		if done, err := d.adopt(link, o); done || err != nil {
 			return err
 		}
+	}
+	if err := d.setMTU(link, o); err != nil {
+		return err
 	}
 	if err := netlink.LinkSetTxQLen(link, txQueueLen); err != nil {
 		return fmt.Errorf("device %s: queue length: %w", d.name, err)
@@ -46,6 +50,17 @@ func (d *Device) configure(o Options) error {
 		if err := netlink.RouteAdd(route); err != nil {
 			return routeError(r, d.name, err)
 		}
+	}
+	return nil
+}
+
+// setMTU gives a new interface its MTU.
+func (d *Device) setMTU(link netlink.Link, o Options) error {
+	if o.Attach || link.Attrs().MTU == int(d.mtu) {
+		return nil
+	}
+	if err := netlink.LinkSetMTU(link, int(d.mtu)); err != nil {
+		return fmt.Errorf("device %s refuses MTU %d (%w): set device.mtu between %d and %d", d.name, d.mtu, err, MinMTU, d.kind.MaxMTU())
 	}
 	return nil
 }
@@ -72,8 +87,8 @@ func (d *Device) addAddress(link netlink.Link, a netip.Prefix, total int) error 
 	if a.Addr().Is4() {
 		return addrError(a, d.name, netlink.AddrAdd(link, addr))
 	}
-	// No duplicate can exist on a point-to-point device, and a tentative
-	// address would refuse connections for a second (RFC 4862, section 5.4).
+	// The gateway at the other end claims no address of the interface's, and a
+	// tentative one would refuse connections for a second (RFC 4862, section 5.4).
 	addr.Flags = unix.IFA_F_NODAD
 	err := netlink.AddrAdd(link, addr)
 	if err == nil || !ipv6Disabled(err) {

@@ -3,10 +3,12 @@ package tundev
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
-	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/tungate/tungate/offload"
 )
 
 // Features are the offloads a device has, both ways but for USO.
@@ -48,16 +50,18 @@ func (f Features) String() string {
 	return string(s)
 }
 
-// Device is a TUN device with one queue.
+// Device is a TUN or TAP device with its queues.
 type Device struct {
+	opts     Options // as asked for, with the name the kernel chose
 	name     string
 	kind     Kind
 	mtu      MTU
 	features Features
 	notes    []string
-	file     *file
-	index    int    // interface index; 0 for a device that came by its file
-	netns    string // the namespace it is in, as Options.NetNS
+	files    []*file // one a queue
+	queues   []Queue // the same
+	index    int     // interface index; 0 for a device that came by its file
+	hwaddr   net.HardwareAddr
 }
 
 // Create makes the device that o describes, or attaches to it if o.Attach, in the
@@ -69,7 +73,7 @@ func Create(o Options) (d *Device, err error) {
 		return nil, err
 	}
 	if !o.Attach {
-		def(&o.Name, "tun%d")
+		def(&o.Name, o.Kind.String()+"%d")
 		def(&o.MTU, DefaultMTU)
 	}
 	err = inNamespace(o.NetNS, func() (err error) {
@@ -81,151 +85,89 @@ func Create(o Options) (d *Device, err error) {
 
 // create is Create in the calling thread's namespace.
 func create(o Options) (*Device, error) {
-	if err := probe(o); err != nil {
+	if err := checkNode(); err != nil {
 		return nil, err
 	}
-	f, err := open(o)
-	if err != nil {
+	if err := checkName(o); err != nil {
 		return nil, err
 	}
-	d := &Device{mtu: o.MTU, file: f, netns: o.NetNS}
-	if err := f.with(func(fd int) error { return d.init(fd, o.Offload) }); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	if err := d.configure(o); err != nil {
-		return nil, errors.Join(err, d.Close())
+	d := &Device{opts: o, kind: o.Kind, mtu: o.MTU}
+	for _, step := range []func() error{d.open, d.init, d.configure, d.proveSuperframes} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
 	}
 	return d, nil
 }
 
-// open makes the device, or opens the one that exists.
-func open(o Options) (*file, error) {
-	if o.Attach {
-		return openExisting(o.Name)
-	}
-	w, err := tun.CreateTUN(o.Name, int(o.MTU))
-	if err != nil {
-		return nil, createError(o.Name, err)
-	}
-	return takeFile(w)
-}
-
-// openExisting opens a persistent device. TUNSETIFF replaces its flags but for the
-// kind and IFF_MULTI_QUEUE (tun.c, tun_set_iff), so vnet_hdr comes with us.
-func openExisting(name string) (*file, error) {
-	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	ifr, err := unix.NewIfreq(name)
-	if err == nil {
-		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
-	}
-	if err != nil {
-		return nil, errors.Join(attachError(name, err), unix.Close(fd))
-	}
-	return newFile(fd)
-}
-
-// takeFile keeps the device that w made and ends w, whose goroutines watch a link
-// that nobody asks it about.
-func takeFile(w tun.Device) (*file, error) {
-	f, err := duplicate(w.File())
-	err = errors.Join(err, w.Close())
-	// The goroutines may block on a full channel, and close it last.
-	for range w.Events() {
-	}
-	if err != nil && f != nil {
-		f.close()
-	}
-	return f, err
-}
-
-// duplicate returns a descriptor of its own for what f is.
-func duplicate(f *os.File) (*file, error) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var fd int
-	var dupErr error
-	if err := rc.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return nil, err
-	}
-	if dupErr != nil {
-		return nil, dupErr
-	}
-	return newFile(fd)
-}
-
-// Attach takes over a TUN device that somebody else made, by its file: a TUN
-// opened with IFF_NO_PI and IFF_VNET_HDR, in any network namespace, usually
-// received from the process that made it. f is closed in any case. mtu must be
-// the interface's.
+// Attach takes over a device that somebody else made, by its file: a TUN or TAP
+// opened with IFF_NO_PI, in any network namespace, usually received from the
+// process that made it. f is closed in any case. mtu must be the interface's.
 func Attach(f *os.File, mtu MTU, o Offload) (*Device, error) {
 	own, err := duplicate(f)
 	if err := errors.Join(err, f.Close()); err != nil {
+		if own != nil {
+			own.close()
+		}
 		return nil, err
 	}
-	d := &Device{mtu: mtu, file: own}
+	d := &Device{opts: Options{Offload: o}, mtu: mtu}
 	def(&d.mtu, DefaultMTU)
-	if err := own.with(func(fd int) error { return d.init(fd, o) }); err != nil {
+	d.add(own)
+	facts, err := factsOf(own)
+	if err == nil {
+		d.kind, d.opts.Kind = facts.kind, facts.kind
+		err = own.with(facts.plain)
+	}
+	if err == nil {
+		err = d.init()
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
-// init finds the device's name and sets its offloads.
-func (d *Device) init(fd int, o Offload) (err error) {
-	if err := d.identify(fd); err != nil {
-		return err
-	}
-	d.features, err = setOffload(fd, o)
-	return err
+// add takes another queue.
+func (d *Device) add(f *file) {
+	d.files = append(d.files, f)
+	d.queues = append(d.queues, f)
 }
 
-// identify asks the kernel what is behind fd.
-func (d *Device) identify(fd int) error {
-	ifr, err := unix.NewIfreq("")
-	if err != nil {
-		return err
-	}
-	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
-		return fmt.Errorf("the file descriptor is no TUN device (%w): pass one opened from /dev/net/tun with TUNSETIFF done", err)
-	}
-	d.name = ifr.Name()
-	switch flags := ifr.Uint16(); {
-	case flags&unix.IFF_TUN == 0:
-		return fmt.Errorf("device %s is a TAP: make it with mode tun", d.name)
-	case flags&unix.IFF_VNET_HDR == 0:
-		return fmt.Errorf("device %s was made without vnet_hdr: open it with IFF_VNET_HDR", d.name)
-	}
-	return nil
-}
-
-// setOffload switches the device's offloads. TSO without checksums is EINVAL.
-// TUN_F_TSO_ECN only spares the kernel from cutting superframes that carry CWR.
-func setOffload(fd int, o Offload) (Features, error) {
-	const csum = unix.TUN_F_CSUM
-	const tso = csum | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
-	if o.Checksum == Off {
-		return Features{VnetHdr: true}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
-	}
-	if o.TSO4 != Off && o.TSO6 != Off {
-		err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tso)
-		if err == nil {
-			return Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}, nil
+// init finds out what is behind the descriptors and sets the offloads, which all
+// queues share.
+func (d *Device) init() error {
+	for _, f := range d.files {
+		facts, err := factsOf(f)
+		if err != nil {
+			return err
 		}
+		if err := facts.fit(d.opts); err != nil {
+			return err
+		}
+		f.bare = !facts.vnetHdr
+		d.name, d.features.VnetHdr, d.hwaddr = facts.name, facts.vnetHdr, facts.hwaddr
 	}
-	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, csum)
-	if err == nil {
-		return Features{VnetHdr: true, Checksum: true}, nil
-	}
-	if o.Checksum == On {
-		return Features{}, fmt.Errorf("the kernel refuses checksum offload (%w): set device.offload.checksum to auto or off", err)
-	}
-	return Features{VnetHdr: true}, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
+	d.opts.Name = d.name
+	return d.setOffload()
+}
+
+// setOffload sets the offloads that the options ask for.
+func (d *Device) setOffload() error {
+	return d.Control(func(fd int) error {
+		if !d.features.VnetHdr {
+			return d.opts.Offload.without()
+		}
+		// A persistent device keeps what its last user set: QEMU's 12 bytes.
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, offload.HdrLen); err != nil {
+			return fmt.Errorf("device %s keeps a virtio_net_hdr that is not %d bytes long (%w): set device.offload.vnet_hdr to off", d.name, offload.HdrLen, err)
+		}
+		features, notes, err := negotiate(d.opts.Offload, func(bits int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, bits) })
+		features.VnetHdr = true
+		d.features = features
+		d.notes = append(d.notes, notes...)
+		return err
+	})
 }
 
 // Kind returns what the device carries.
@@ -244,16 +186,23 @@ func (d *Device) Features() Features { return d.features }
 // not keep the device from working.
 func (d *Device) Notes() []string { return d.notes }
 
-// Queues returns the device's queues; they end with the device.
-func (d *Device) Queues() []Queue { return []Queue{d.file} }
+// HardwareAddr returns the address of the kernel's interface, which is the guest's
+// where the kernel is the guest; nil for a TUN.
+func (d *Device) HardwareAddr() net.HardwareAddr { return d.hwaddr }
 
-// Control calls fn with the device's descriptor, to pass it to another process.
-func (d *Device) Control(fn func(fd int) error) error { return d.file.with(fn) }
+// Queues returns the device's queues; they end with the device.
+func (d *Device) Queues() []Queue { return d.queues }
+
+// Control calls fn with the first queue's descriptor, to pass it to another
+// process or to ask the kernel about the device.
+func (d *Device) Control(fn func(fd int) error) error { return d.files[0].with(fn) }
 
 // Close deletes the device (one that another process holds open stays) and ends
 // every reader. Later calls do nothing.
 func (d *Device) Close() error {
-	d.file.close()
+	for _, f := range d.files {
+		f.close()
+	}
 	return nil
 }
 

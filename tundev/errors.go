@@ -3,55 +3,25 @@ package tundev
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 const clonePath = "/dev/net/tun"
 
-// probe answers the usual faults in plain words before the device is made.
-func probe(o Options) error {
-	f, err := os.OpenFile(clonePath, os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return fmt.Errorf("%s is missing (%w): load the module (modprobe tun), or give the container the device (--device %s)", clonePath, errnoOf(err), clonePath)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%s may not be opened (%w): run as root, or make it readable and writable for this user (chmod 0666 %s)", clonePath, errnoOf(err), clonePath)
-	case err != nil:
-		return fmt.Errorf("%s cannot be opened: %w", clonePath, errnoOf(err))
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if strings.Contains(o.Name, "%") {
-		return nil
-	}
-	link, err := netlink.LinkByName(o.Name)
-	switch {
-	case o.Attach && err != nil:
-		return fmt.Errorf("there is no interface %s to attach to: make it (ip tuntap add %s mode tun user NAME), or leave out device.attach", o.Name, o.Name)
-	case o.Attach && link.Type() != (&netlink.Tuntap{}).Type():
-		return fmt.Errorf("interface %s is no TUN device (%s): name one that ip tuntap list shows", o.Name, link.Type())
-	case !o.Attach && err == nil:
-		return fmt.Errorf("an interface %s exists already: choose another device.name, set device.attach to use it, or delete it (ip link del %s)", o.Name, o.Name)
-	}
-	return nil
-}
-
 // attachError puts what TUNSETIFF answered for an existing device into a sentence.
-func attachError(name string, err error) error {
+func attachError(o Options, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("device %s may not be attached to (%w): it belongs to another user; make it with user or group of this one (ip tuntap add %s mode tun user NAME), or run as root", name, unix.EPERM, name)
+		return fmt.Errorf("device %s may not be attached to (%w): it belongs to another user; make it with user or group of this one (ip tuntap add %s mode %s user NAME), or run as root", o.Name, unix.EPERM, o.Name, o.Kind)
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("device %s is in use (%w): end the program that holds it, or make it with multi_queue", name, unix.EBUSY)
+		return fmt.Errorf("device %s is in use (%w): end the program that holds it, or make it with multi_queue", o.Name, unix.EBUSY)
+	case errors.Is(err, unix.E2BIG):
+		return fmt.Errorf("device %s has no room for %d more queues (%w): set device.queues lower, or end the other program that serves it", o.Name, o.queues(), unix.E2BIG)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("device %s is a TAP or has several queues (%w): make it with mode tun and without multi_queue", name, unix.EINVAL)
+		return fmt.Errorf("device %s is of another kind than %s, or differs in multi_queue (%w): compare device.kind and device.queues with what ip -d link show %s says", o.Name, o.Kind, unix.EINVAL, o.Name)
 	}
-	return fmt.Errorf("device %s cannot be attached to: %w", name, err)
+	return fmt.Errorf("device %s cannot be attached to: %w", o.Name, err)
 }
 
 // createError puts what TUNSETIFF answered into a sentence.
@@ -62,7 +32,7 @@ func createError(name string, err error) error {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
 		return fmt.Errorf("the name %s is taken (%w): choose another device.name, or end the program that holds it", name, errnoOf(err))
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("the kernel refuses device %s (%w): it needs TUN support with vnet_hdr, Linux 2.6.27 or newer, and a valid interface name", name, unix.EINVAL)
+		return fmt.Errorf("the kernel refuses device %s (%w): the name is no valid interface name, or the kernel lacks an option of the device; choose another device.name, then try device.queues 1 and device.offload.vnet_hdr off", name, unix.EINVAL)
 	}
 	return fmt.Errorf("device %s cannot be made: %w", name, err)
 }

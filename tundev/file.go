@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tungate/tungate/offload"
 )
 
 // file is a device's descriptor. It is not an os.File, whose every frame would
@@ -15,7 +17,8 @@ import (
 // so the number cannot become another file's while somebody uses it.
 type file struct {
 	fd     int
-	wakefd int // readable once closed, for readers that sleep
+	wakefd int  // readable once closed, for readers that sleep
+	bare   bool // the device has no virtio_net_hdr: the caller's stays here
 	refs   atomic.Int64
 	closed atomic.Bool
 }
@@ -80,7 +83,7 @@ func (f *file) TryReadFrame(iov []unix.Iovec) (int, error) {
 		return 0, net.ErrClosed
 	}
 	defer f.release()
-	return f.vector(unix.SYS_READV, iov)
+	return f.read(iov)
 }
 
 // WriteFrame implements Queue.
@@ -89,9 +92,42 @@ func (f *file) WriteFrame(iov []unix.Iovec) error {
 		return net.ErrClosed
 	}
 	defer f.release()
+	if f.bare {
+		// A header that says something asks for what nobody would do.
+		if !headed(iov) || header(iov)[0]|header(iov)[1] != 0 {
+			return unix.EINVAL
+		}
+		iov = iov[1:]
+	}
 	_, err := f.vector(unix.SYS_WRITEV, iov)
 	return err
 }
+
+// read fills iov with one frame. One from a device without virtio_net_hdr gets the
+// header that says nothing.
+func (f *file) read(iov []unix.Iovec) (int, error) {
+	if !f.bare {
+		return f.vector(unix.SYS_READV, iov)
+	}
+	if !headed(iov) {
+		return 0, unix.EINVAL
+	}
+	n, err := f.vector(unix.SYS_READV, iov[1:])
+	if err != nil {
+		return 0, err
+	}
+	*header(iov) = [offload.HdrLen]byte{}
+	return offload.HdrLen + n, nil
+}
+
+// header is the first vector, once headed has looked at it.
+func header(iov []unix.Iovec) *[offload.HdrLen]byte {
+	return (*[offload.HdrLen]byte)(unsafe.Pointer(iov[0].Base)) //nolint:gosec // of that very length
+}
+
+// headed reports whether iov begins with a vector for the virtio_net_hdr alone, as
+// Queue asks for.
+func headed(iov []unix.Iovec) bool { return len(iov) > 1 && iov[0].Len == offload.HdrLen }
 
 // vector is readv or writev. Neither blocks, so the scheduler need not hear of it.
 func (f *file) vector(call uintptr, iov []unix.Iovec) (int, error) {
@@ -119,7 +155,7 @@ func (f *file) ReadFrame(iov []unix.Iovec) (int, error) {
 	defer f.release()
 	fds := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}, {Fd: int32(f.wakefd), Events: unix.POLLIN}} //nolint:gosec // descriptors
 	for !f.closed.Load() {
-		n, err := f.vector(unix.SYS_READV, iov)
+		n, err := f.read(iov)
 		if err != unix.EAGAIN { //nolint:errorlint // an errno as the kernel gave it
 			return n, err
 		}

@@ -11,14 +11,23 @@ import (
 type MTU uint32
 
 // The MTUs a device may have. 68 is RFC 791's minimum, 1280 RFC 8200's for a
-// device that carries IPv6, 65535 the kernel's limit for a TUN (tun.c MAX_MTU,
-// less the Ethernet header on a TAP).
+// device that carries IPv6, 65535 the kernel's limit for a TUN (tun.c MAX_MTU),
+// and a TAP has its Ethernet header within that.
 const (
 	MinMTU     MTU = 68
 	MinMTUv6   MTU = 1280
 	MaxMTU     MTU = 65535
+	MaxMTUTAP  MTU = MaxMTU - ethernetLen
 	DefaultMTU MTU = 1500
 )
+
+// MaxMTU returns the largest MTU that a device of this kind may have.
+func (k Kind) MaxMTU() MTU {
+	if k == TAP {
+		return MaxMTUTAP
+	}
+	return MaxMTU
+}
 
 // MaxQueues is the kernel's limit for one device (tun.c, MAX_TAP_QUEUES).
 const MaxQueues = 256
@@ -146,9 +155,9 @@ type Options struct {
 	// Kind of the device.
 	Kind Kind
 	// Name is the interface name; a %d in it is replaced by the kernel. "" is
-	// "tun%d".
+	// "tun%d" or "tap%d".
 	Name string
-	// Attach takes the persistent TUN device called Name, made by somebody else
+	// Attach takes the persistent device called Name, made by somebody else
 	// (ip tuntap add), instead of making one. It stays when the Device closes.
 	Attach bool
 	// FDs are inherited descriptors of a device that somebody else made, one a
@@ -164,13 +173,14 @@ type Options struct {
 	// it stays when the Device closes.
 	CreateNetNS bool
 	// Queues is how many queues the device gets; 0 is one for each processor
-	// the program may use, at most MaxQueues. An attached device has as many as
-	// it was made for at most.
+	// the program may use, at most MaxQueues. A device that was made without
+	// multi_queue has one.
 	Queues int
 	// OnDelete says what the owner of the Device should do when somebody
 	// deletes it; this package only keeps it.
 	OnDelete OnDelete
-	// MTU of the device; 0 is DefaultMTU, or an attached device's own.
+	// MTU of the device, without the Ethernet header of a TAP; 0 is DefaultMTU,
+	// or an attached device's own.
 	MTU MTU
 	// Addresses are put on the device, each with its prefix.
 	Addresses []netip.Prefix
@@ -189,8 +199,11 @@ func (o *Options) Validate() error {
 	if o.Attach && (o.Name == "" || strings.Contains(o.Name, "%")) {
 		errs = append(errs, errors.New("attach: needs the name of the device that exists, in name"))
 	}
-	if o.MTU != 0 && (o.MTU < MinMTU || o.MTU > MaxMTU) {
-		errs = append(errs, fmt.Errorf("mtu: %d is not between %d and %d", o.MTU, MinMTU, MaxMTU))
+	if o.MTU != 0 && (o.MTU < MinMTU || o.MTU > o.Kind.MaxMTU()) {
+		errs = append(errs, fmt.Errorf("mtu: %d is not between %d and %d, the limits of a %s", o.MTU, MinMTU, o.Kind.MaxMTU(), o.Kind))
+	}
+	if o.Queues < 0 || o.Queues > MaxQueues {
+		errs = append(errs, fmt.Errorf("queues: %d is not between 0 and %d", o.Queues, MaxQueues))
 	}
 	for i, a := range o.Addresses {
 		if a.Addr().Is6() && o.MTU != 0 && o.MTU < MinMTUv6 {
@@ -208,10 +221,15 @@ func (o *Offload) validate() (errs []error) {
 			errs = append(errs, fmt.Errorf("offload.%s: on needs offload.%s on or auto", name, needed))
 		}
 	}
-	needs("checksum", o.Checksum, "vnet_hdr", o.VnetHdr != Off)
-	needs("tso4", o.TSO4, "checksum", o.Checksum != Off)
-	needs("tso6", o.TSO6, "checksum", o.Checksum != Off)
-	needs("ecn", o.ECN, "tso4 or offload.tso6", o.TSO4 != Off || o.TSO6 != Off)
-	needs("uso", o.USO, "checksum", o.Checksum != Off)
+	header := o.VnetHdr != Off
+	needs("checksum", o.Checksum, "vnet_hdr", header)
+	checksum, over := o.Checksum != Off, "checksum"
+	if !header {
+		checksum, over = false, "vnet_hdr"
+	}
+	needs("tso4", o.TSO4, over, checksum)
+	needs("tso6", o.TSO6, over, checksum)
+	needs("ecn", o.ECN, "tso4 or offload.tso6", checksum && (o.TSO4 != Off || o.TSO6 != Off))
+	needs("uso", o.USO, over, checksum)
 	return errs
 }

@@ -7,16 +7,25 @@ import (
 )
 
 // Queue is one queue of a device. One goroutine may read while any number write.
+//
+// Every frame has a virtio_net_hdr in front, in the first vector, which is 10 bytes
+// long and holds nothing else; what follows is cut as the caller likes. A device
+// without the header keeps to this: what is written in it is left out, so it must
+// be zero, and what is read is zero.
 type Queue interface {
-	// FD is the descriptor that epoll finds readable when a frame waits, and in
-	// error when the device is gone; -1 for a device in memory. It stays the
+	// FD is the descriptor that epoll finds readable (EPOLLIN) when a frame
+	// waits, writable (EPOLLOUT) when a write that was refused with EAGAIN,
+	// ENOBUFS or EIO may be tried again, and in error when the device is gone;
+	// -1 for a device in memory, which tells of nothing. Mostly a device is
+	// writable: ask for EPOLLOUT after a refusal only. The descriptor stays the
 	// device's, and must be taken out of an epoll before Close.
 	FD() int
 
-	// TryReadFrame scatters the next frame, virtio_net_hdr first, over iov and
-	// returns its length, or unix.EAGAIN. A frame longer than iov is cut by the
-	// kernel without notice, so give it 10 + 65,535 bytes. The error is
-	// net.ErrClosed after Close, ErrGone when the device is gone.
+	// TryReadFrame scatters the next frame over iov and returns its length with
+	// the header, or unix.EAGAIN. A frame longer than iov is cut by the kernel
+	// without notice, so give it 10 + 65,535 bytes, on a TAP 18 more (Ethernet,
+	// a VLAN tag). The error is net.ErrClosed after Close, ErrGone when the
+	// device is gone.
 	TryReadFrame(iov []unix.Iovec) (int, error)
 
 	// ReadFrame is TryReadFrame that waits.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -80,7 +81,7 @@ func iov(b []byte, lengths ...int) []unix.Iovec {
 func TestCreate(t *testing.T) {
 	ns := namespace(t)
 	d := create(t, ns, options)
-	if d.Name() != "tun0" || d.MTU() != 1400 || len(d.Queues()) != 1 || len(d.Notes()) != 0 {
+	if d.Name() != "tun0" || d.MTU() != 1400 || len(d.Queues()) != runtime.GOMAXPROCS(0) || len(d.Notes()) != 0 {
 		t.Errorf("%s, MTU %d, %d queues, notes %q", d.Name(), d.MTU(), len(d.Queues()), d.Notes())
 	}
 	if f := d.Features(); !f.Checksum || !f.TSO4 || !f.TSO6 {
@@ -287,16 +288,43 @@ func TestOffloads(t *testing.T) {
 		want tundev.Features
 		text string
 	}{
-		{tundev.Offload{}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}, "checksum tso4 tso6 ecn"},
-		{tundev.Offload{Checksum: tundev.On, TSO4: tundev.On, TSO6: tundev.On}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}, "checksum tso4 tso6 ecn"},
+		{tundev.Offload{}, allFeatures, "checksum tso4 tso6 ecn"},
+		{tundev.Offload{VnetHdr: tundev.On, Checksum: tundev.On, TSO4: tundev.On, TSO6: tundev.On, ECN: tundev.On}, allFeatures, "checksum tso4 tso6 ecn"},
+		{tundev.Offload{USO: tundev.On}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true, USO: true}, "checksum tso4 tso6 ecn uso"},
 		{tundev.Offload{TSO4: tundev.Off, TSO6: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true}, "checksum"},
+		{tundev.Offload{TSO4: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true, TSO6: true, ECN: true}, "checksum tso6 ecn"},
+		{tundev.Offload{TSO6: tundev.Off, ECN: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true}, "checksum tso4"},
 		{tundev.Offload{Checksum: tundev.Off}, tundev.Features{VnetHdr: true}, "none"},
+		{tundev.Offload{VnetHdr: tundev.Off}, tundev.Features{}, "none"},
 	} {
-		o := options
-		o.Offload = c.o
-		d := create(t, namespace(t), o)
-		if d.Features() != c.want || d.Features().String() != c.text {
-			t.Errorf("%v: features %v, want %v", c.o, d.Features(), c.text)
+		for _, o := range []tundev.Options{{Queues: 1}, {Kind: tundev.TAP, Queues: 1}, {Queues: 4}} {
+			ns := namespace(t)
+			o.Name, o.Offload = "dev0", c.o
+			d := create(t, ns, o)
+			if d.Features() != c.want || d.Features().String() != c.text || len(d.Notes()) != 0 {
+				t.Errorf("%v, %v: features %v, want %v; notes %q", o.Kind, c.o, d.Features(), c.text, d.Notes())
+			}
+			checkKernelFeatures(t, ns, c.want)
+		}
+	}
+}
+
+// allFeatures is what auto takes on a kernel that has everything.
+var allFeatures = tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}
+
+// checkKernelFeatures asks ethtool whether the kernel's side is as the device says.
+func checkKernelFeatures(t *testing.T, ns *testutil.Namespace, f tundev.Features) {
+	t.Helper()
+	out, err := exec.Command("ip", "netns", "exec", ns.Name, "ethtool", "-k", "dev0").Output()
+	if err != nil {
+		t.Skipf("ethtool is needed to see the kernel's side: %v", err)
+	}
+	for name, want := range map[string]bool{
+		"tx-checksum-ip-generic": f.Checksum, "tx-tcp-segmentation": f.TSO4, "tx-tcp6-segmentation": f.TSO6,
+		"tx-tcp-ecn-segmentation": f.ECN, "tx-udp-segmentation": f.USO,
+	} {
+		if is := strings.Contains(string(out), "\t"+name+": on") || strings.Contains(string(out), "\n"+name+": on"); is != want {
+			t.Errorf("%s is %v in the kernel, and the device says %v", name, is, f)
 		}
 	}
 }
@@ -328,15 +356,25 @@ func TestAttach(t *testing.T) {
 	if _, err := tundev.Attach(r, 1500, tundev.Offload{}); err == nil || !strings.Contains(err.Error(), "no TUN") {
 		t.Errorf("a pipe was attached: %v", err)
 	}
-	for _, c := range []struct {
-		flags uint16
-		want  string
-	}{
-		{unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR, "TAP"},
-		{unix.IFF_TUN | unix.IFF_NO_PI, "vnet_hdr"},
+	if _, err := tundev.Attach(openRaw(t, ns, unix.IFF_TUN|unix.IFF_VNET_HDR), 1500, tundev.Offload{}); err == nil || !strings.Contains(err.Error(), "IFF_NO_PI") {
+		t.Errorf("a device with packet information: %v", err)
+	}
+	if _, err := tundev.Attach(openRaw(t, ns, unix.IFF_TUN|unix.IFF_NO_PI), 1500, tundev.Offload{TSO4: tundev.On}); err == nil || !strings.Contains(err.Error(), "offload.tso4") {
+		t.Errorf("TSO without vnet_hdr: %v", err)
+	}
+	for flags, want := range map[uint16]tundev.Features{
+		unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR: allFeatures,
+		unix.IFF_TUN | unix.IFF_NO_PI:                     {},
 	} {
-		if _, err := tundev.Attach(openRaw(t, ns, c.flags), 1500, tundev.Offload{}); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("flags %#x: %v, want a sentence with %q", c.flags, err, c.want)
+		a, err := tundev.Attach(openRaw(t, ns, flags), 1500, tundev.Offload{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tap := flags&unix.IFF_TAP != 0; a.Features() != want || (a.Kind() == tundev.TAP) != tap {
+			t.Errorf("flags %#x: %s, %v", flags, a.Kind(), a.Features())
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -474,7 +512,7 @@ func TestNetNS(t *testing.T) {
 // and stays.
 func TestAttachByName(t *testing.T) {
 	ns := namespace(t)
-	err := ns.IP("tuntap add tun7 mode tun", "link set tun7 mtu 1300 up", "addr add 198.18.0.1/15 dev tun7", "tuntap add tap7 mode tap", "tuntap add mq7 mode tun multi_queue")
+	err := ns.IP("tuntap add tun7 mode tun", "link set tun7 mtu 1300 up", "addr add 198.18.0.1/15 dev tun7", "tuntap add tap7 mode tap")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -497,7 +535,7 @@ func TestAttachByName(t *testing.T) {
 	if d.MTU() != 1400 {
 		t.Errorf("MTU %d, want the 1400 asked for", d.MTU())
 	}
-	for name, want := range map[string]string{"tun8": "no interface", "lo": "no TUN", "tap7": "mode tun", "mq7": "multi_queue", "": "needs the name"} {
+	for name, want := range map[string]string{"tun8": "no interface", "lo": "no TUN", "tap7": "set device.kind to tap", "": "needs the name"} {
 		if err := ns.Do(func() error {
 			_, err := tundev.Create(tundev.Options{Name: name, Attach: true})
 			return err
@@ -511,7 +549,7 @@ func TestAttachByName(t *testing.T) {
 func TestProbe(t *testing.T) {
 	ns := namespace(t)
 	err := ns.Do(func() error {
-		r := tundev.Probe()
+		r := tundev.Probe(tundev.Options{})
 		if r.Kernel == "" || len(r.Features) < 8 {
 			t.Errorf("%+v", r)
 		}

@@ -68,8 +68,8 @@ func (d *Device) Watch(ctx context.Context, fn func(State)) error {
 // state of now as the first of them.
 func (d *Device) subscribe(updates chan netlink.LinkUpdate, done chan struct{}) error {
 	o := netlink.LinkSubscribeOptions{ListExisting: true}
-	if d.netns != "" {
-		ns, err := openNamespace(d.netns)
+	if d.opts.NetNS != "" {
+		ns, err := openNamespace(d.opts.NetNS)
 		if err != nil {
 			return err
 		}

@@ -5,16 +5,25 @@
 // other, superframes and partial checksums untouched, as if a TUN's two sides were
 // two programs. A test puts the stack under test on one and a client's stack on
 // the other. [New] gives a single device whose far side is the test itself: Send
-// and Recv. Faults come on command: [Device.FailWrites], [Device.Delete].
+// and Recv.
+//
+// A device may have several queues. A frame for it waits on the one that its flow
+// was last written to, and before that on one that a hash of the flow chooses,
+// which is what a TUN does (tun.c, tun_automq_select_queue).
+//
+// Faults and events come on command: [Device.FailWrites], [Device.FailNext],
+// [Device.RefuseSuperframes], [Device.SetUp], [Device.SetMTU], [Device.Delete], and
+// [Options.FullEvery]. There is no
+// descriptor, so [tundev.Queue.FD] is -1 and nobody is told when a full queue has
+// room again: try again when something was read from the other side.
 package tuntest
 
 import (
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/tundev"
 )
@@ -22,19 +31,23 @@ import (
 // HdrLen is the length of the virtio_net_hdr each frame begins with.
 const HdrLen = 10
 
-// defaultDepth is how many frames wait in a device: TUN's default txqueuelen.
+// defaultDepth is how many frames wait in a queue: TUN's default txqueuelen.
 const defaultDepth = 500
 
-// Options describes a device. The zero value is a device with all offloads and an
-// MTU of 1500.
+// Options describes a device. The zero value is a TUN with one queue, all offloads
+// but USO, and an MTU of 1500.
 type Options struct {
 	MTU   tundev.MTU
-	Depth int // frames that wait unread; one more is EAGAIN
+	Depth int // frames that wait unread on a queue; one more is EAGAIN
 	// NoChecksum and NoTSO take an offload away.
 	NoChecksum, NoTSO bool
+	// USO makes UDP superframes one of the device's features.
+	USO bool
 	// Kind of the device; frames of a TAP begin with an Ethernet header after
 	// the virtio_net_hdr.
 	Kind tundev.Kind
+	// Queues is how many queues the device has; 0 is one.
+	Queues int
 	// FullEvery makes each write of that number, 25 say, find the queue full:
 	// EAGAIN, and a loss for whoever does not try again. 0 is never.
 	FullEvery int
@@ -42,21 +55,23 @@ type Options struct {
 	LoseEvery int
 }
 
-// Device is one end. Its methods may be called from any goroutine.
+// Device is one end. Its methods may be called from any goroutine. It is also its
+// own first queue.
 type Device struct {
-	opts     Options
-	in       chan []byte // frames to be read from the device
-	peer     *Device     // where written frames go; nil: to out
-	out      chan []byte
+	*queue // the first
+	opts   Options
+	queues []*queue
+	peer   *Device     // where written frames go; nil: to out
+	out    chan []byte // of a device without a peer
+	steer  steering    // of the frames that are read here
+
 	gone     chan struct{} // closed by Close or Delete
 	goneOnce sync.Once
+	why      error // valid once gone is closed
+	written  atomic.Int64
 
-	mu      sync.Mutex
-	why     error // valid once gone is closed
-	failing error
-	refuses bool // superframes
-	written int
-	tried   int
+	faults faults
+	iface  iface
 }
 
 // New returns a device whose far side is the caller.
@@ -67,7 +82,17 @@ func New(o Options) *Device {
 	if o.Depth == 0 {
 		o.Depth = defaultDepth
 	}
-	return &Device{opts: o, in: make(chan []byte, o.Depth), out: make(chan []byte, o.Depth), gone: make(chan struct{})}
+	if o.Queues == 0 {
+		o.Queues = 1
+	}
+	d := &Device{opts: o, out: make(chan []byte, o.Depth), gone: make(chan struct{})}
+	for i := range o.Queues {
+		d.queues = append(d.queues, &queue{d: d, index: i, in: make(chan []byte, o.Depth)})
+	}
+	d.queue = d.queues[0]
+	d.steer.init(o)
+	d.iface.init(tundev.State{Up: true, MTU: o.MTU})
+	return d
 }
 
 // Pair returns two devices, each the far side of the other.
@@ -77,35 +102,56 @@ func Pair(o Options) (*Device, *Device) {
 	return a, b
 }
 
-// Queues returns the device's one queue.
-func (d *Device) Queues() []tundev.Queue { return []tundev.Queue{d} }
+// Queues returns the device's queues.
+func (d *Device) Queues() []tundev.Queue {
+	all := make([]tundev.Queue, len(d.queues))
+	for i, q := range d.queues {
+		all[i] = q
+	}
+	return all
+}
 
 // Kind returns what the device carries.
 func (d *Device) Kind() tundev.Kind { return d.opts.Kind }
 
-// MTU returns the device's MTU.
+// MTU returns the device's MTU as it was made; see SetMTU.
 func (d *Device) MTU() tundev.MTU { return d.opts.MTU }
+
+// HardwareAddr returns the address of a TAP's far side, nil for a TUN.
+func (d *Device) HardwareAddr() net.HardwareAddr {
+	if d.opts.Kind == tundev.TAP {
+		return net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	}
+	return nil
+}
 
 // Features returns the offloads the device has.
 func (d *Device) Features() tundev.Features {
-	tso := !d.opts.NoChecksum && !d.opts.NoTSO
-	return tundev.Features{VnetHdr: true, Checksum: !d.opts.NoChecksum, TSO4: tso, TSO6: tso, ECN: tso}
+	checksum := !d.opts.NoChecksum
+	tso := checksum && !d.opts.NoTSO
+	return tundev.Features{VnetHdr: true, Checksum: checksum, TSO4: tso, TSO6: tso, ECN: tso, USO: checksum && d.opts.USO}
 }
 
 // Send lets the device's reader find a frame, virtio_net_hdr first; it keeps a
-// copy. False says that the queue is full and the frame lost.
-func (d *Device) Send(frame []byte) bool {
-	select {
-	case d.in <- append([]byte(nil), frame...):
-		return true
-	default:
+// copy. False says that the queue is full, or the link down, and the frame lost.
+func (d *Device) Send(frame []byte) bool { return d.SendOn(d.steer.choose(frame), frame) }
+
+// SendOn is Send to the reader of the queue with that index.
+func (d *Device) SendOn(queue int, frame []byte) bool {
+	if !d.State().Up {
 		return false
 	}
+	return d.queues[queue].put(slices.Clone(frame))
 }
 
 // Recv returns the next frame written to the device, nil if none came in time or
 // the device is gone.
 func (d *Device) Recv(within time.Duration) []byte {
+	select {
+	case f := <-d.out:
+		return f
+	default:
+	}
 	timeout := time.NewTimer(within)
 	defer timeout.Stop()
 	select {
@@ -117,27 +163,8 @@ func (d *Device) Recv(within time.Duration) []byte {
 	return nil
 }
 
-// FailWrites makes every write return err until it is called with nil.
-func (d *Device) FailWrites(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failing = err
-}
-
-// RefuseSuperframes makes writes of superframes return EINVAL, as kernels with a
-// broken offload do.
-func (d *Device) RefuseSuperframes(yes bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.refuses = yes
-}
-
 // Written returns how many frames were written to the device so far.
-func (d *Device) Written() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.written
-}
+func (d *Device) Written() int { return int(d.written.Load()) }
 
 // Close ends the device as its owner does: net.ErrClosed for everybody.
 func (d *Device) Close() error {
@@ -150,112 +177,17 @@ func (d *Device) Delete() { d.end(tundev.ErrGone) }
 
 func (d *Device) end(why error) {
 	d.goneOnce.Do(func() {
-		d.mu.Lock()
 		d.why = why
-		d.mu.Unlock()
 		close(d.gone)
 	})
 }
 
-// fault returns why the device takes no frame now, nil if it does.
-func (d *Device) fault() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.why != nil {
+// ended returns why the device is gone, nil if it is not.
+func (d *Device) ended() error {
+	select {
+	case <-d.gone:
 		return d.why
-	}
-	return d.failing
-}
-
-// try counts a write.
-func (d *Device) try() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tried++
-	return d.tried
-}
-
-// every reports whether the n-th is one of each so many.
-func every(n, each int) bool { return each > 0 && n%each == 0 }
-
-// FD implements tundev.Queue: there is no descriptor.
-func (d *Device) FD() int { return -1 }
-
-// ReadFrame implements tundev.Queue.
-func (d *Device) ReadFrame(iov []unix.Iovec) (int, error) {
-	select {
-	case f := <-d.in:
-		return scatter(iov, f), nil
-	case <-d.gone:
-		return 0, d.fault()
-	}
-}
-
-// TryReadFrame implements tundev.Queue.
-func (d *Device) TryReadFrame(iov []unix.Iovec) (int, error) {
-	select {
-	case f := <-d.in:
-		return scatter(iov, f), nil
-	case <-d.gone:
-		return 0, d.fault()
 	default:
-		return 0, unix.EAGAIN
-	}
-}
-
-// WriteFrame implements tundev.Queue.
-func (d *Device) WriteFrame(iov []unix.Iovec) error {
-	if err := d.fault(); err != nil {
-		return err
-	}
-	tried := d.try()
-	if every(tried, d.opts.FullEvery) {
-		return unix.EAGAIN
-	}
-	if every(tried, d.opts.LoseEvery) {
 		return nil
 	}
-	f := gather(iov)
-	if f[1] != 0 && d.refusing() { // gso_type
-		return unix.EINVAL
-	}
-	to := d.out
-	if d.peer != nil {
-		to = d.peer.in
-	}
-	select {
-	case to <- f:
-	default:
-		return unix.EAGAIN
-	}
-	d.mu.Lock()
-	d.written++
-	d.mu.Unlock()
-	return nil
-}
-
-func (d *Device) refusing() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.refuses
-}
-
-// slice is the memory that v describes.
-func slice(v unix.Iovec) []byte { return unsafe.Slice(v.Base, v.Len) } //nolint:gosec // what the vector says of its own memory
-
-// scatter copies f over iov; like readv on a TUN it cuts what does not fit.
-func scatter(iov []unix.Iovec, f []byte) int {
-	n := 0
-	for _, v := range iov {
-		n += copy(slice(v), f[n:])
-	}
-	return n
-}
-
-func gather(iov []unix.Iovec) []byte {
-	f := make([]byte, 0, 2048)
-	for _, v := range iov {
-		f = append(f, slice(v)...)
-	}
-	return f
 }
