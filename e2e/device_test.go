@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -50,4 +51,16 @@ func deviceFields(words string) (fields, error) {
 		}
 	}
 	return set, nil
+}
+
+// superframes reports whether TCP of a family crosses the device in superframes.
+func superframes(f family) bool {
+	tso := "no-tso4"
+	if f.server.Is6() {
+		tso = "no-tso6"
+	}
+	words := strings.Fields(os.Getenv(deviceEnv))
+	return !slices.ContainsFunc(words, func(w string) bool {
+		return w == "all-off" || w == "no-vnet_hdr" || w == "no-checksum" || w == tso
+	})
 }
