@@ -164,10 +164,13 @@ type Options struct {
 	// queue; nothing is configured then but what Offload says. Empty is none.
 	FDs []int
 	// Socket is the path of a unix socket on which Create waits for such
-	// descriptors: one message with all of them (SCM_RIGHTS). "" is none.
+	// descriptors: one message with all of them (SCM_RIGHTS), from this user or
+	// root. It is there while Create waits; one that a killed program left is
+	// replaced. "" is none.
 	Socket string
 	// NetNS is the network namespace the device is in: a path, the pid of a
-	// process, or a name of ip-netns(8). "" is the caller's.
+	// process, or a name of ip-netns(8). "" is the caller's. With FDs or Socket
+	// it only says where to look for the interface.
 	NetNS string
 	// CreateNetNS makes the namespace if NetNS is a name that is not there yet;
 	// it stays when the Device closes.
@@ -210,7 +213,35 @@ func (o *Options) Validate() error {
 			errs = append(errs, fmt.Errorf("addresses[%d]: %s needs an mtu of at least %d (RFC 8200, section 5)", i, a, MinMTUv6))
 		}
 	}
+	if len(o.Socket) > maxSocketPath {
+		errs = append(errs, fmt.Errorf("socket: %q is longer than the %d bytes of a socket's path", o.Socket, maxSocketPath))
+	}
 	errs = append(errs, o.Offload.validate()...)
+	return errors.Join(errs...)
+}
+
+// contradictions reports every setting that cannot go with a device that somebody
+// else opened, joined.
+func (o *Options) contradictions() error {
+	if len(o.FDs) == 0 && o.Socket == "" {
+		return nil
+	}
+	const given = "for a device that comes by device.fds or device.socket"
+	var errs []error
+	for _, c := range []struct {
+		bad       bool
+		name, why string
+	}{
+		{len(o.FDs) > 0 && o.Socket != "", "socket", "set this or device.fds, not both"},
+		{o.Attach, "attach", "leave it out " + given + ", which is attached to already"},
+		{o.CreateNetNS, "create_netns", "leave it out " + given + ", which is in its namespace already"},
+		{len(o.Addresses) > 0, "addresses", "leave them out " + given + ", which its maker configures"},
+		{len(o.Routes) > 0, "routes", "leave them out " + given + ", which its maker configures"},
+	} {
+		if c.bad {
+			errs = append(errs, fmt.Errorf("device.%s: %s", c.name, c.why))
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -108,7 +108,7 @@ func (r *Report) device(o Options) (*Device, error) {
 	if o.Attach {
 		f = Feature{Name: "attach to " + o.Name, Detail: "this user may"}
 	}
-	d := &Device{opts: o, kind: o.Kind, mtu: o.MTU}
+	d := newDevice(o)
 	err := checkName(o)
 	if err == nil {
 		err = d.open()
@@ -130,7 +130,7 @@ func (r *Report) device(o Options) (*Device, error) {
 func (r *Report) otherKind(o Options) {
 	o.Kind = TAP - o.Kind
 	o.Name = o.Kind.String() + "%d"
-	d := &Device{opts: o, kind: o.Kind, mtu: o.MTU}
+	d := newDevice(o)
 	err := errors.Join(d.open(), d.Close())
 	r.add(Feature{Name: "make a " + o.Kind.String(), Detail: kindDetails[o.Kind]}, err)
 }

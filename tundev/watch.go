@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,12 +67,12 @@ func (d *Device) Watch(ctx context.Context, fn func(State)) error {
 // state of now as the first of them.
 func (d *Device) subscribe(updates chan netlink.LinkUpdate, done chan struct{}) error {
 	o := netlink.LinkSubscribeOptions{ListExisting: true}
-	if d.opts.NetNS != "" {
-		ns, err := openNamespace(d.opts.NetNS)
-		if err != nil {
-			return err
-		}
-		defer func(h netns.NsHandle) { _ = h.Close() }(ns)
+	ns, err := d.elsewhere()
+	if err != nil {
+		return err
+	}
+	if ns.IsOpen() {
+		defer func() { _ = ns.Close() }()
 		o.Namespace = &ns
 	}
 	if err := netlink.LinkSubscribeWithOptions(updates, done, o); err != nil {
