@@ -118,6 +118,11 @@ func createAt(o Options) (d *Device, err error) {
 		def(&o.Name, o.Kind.String()+"%d")
 		def(&o.MTU, DefaultMTU)
 	}
+	if o.CreateNetNS {
+		if err := makeNamespace(o.NetNS); err != nil {
+			return nil, err
+		}
+	}
 	err = inNamespace(o.NetNS, func() (err error) {
 		d, err = how(o)
 		return err

@@ -301,6 +301,9 @@ func TestHelperAttach(t *testing.T) {
 			t.Errorf("%q: %v, want a sentence with %q", name, err, want)
 		}
 	}
+	if _, err := tundev.Create(tundev.Options{NetNS: "tungate-none", CreateNetNS: true}); err == nil || !strings.Contains(err.Error(), "ip netns add tungate-none") {
+		t.Errorf("a namespace: %v", err)
+	}
 	d, err := tundev.Create(tundev.Options{FDs: []int{3}})
 	if err != nil {
 		t.Fatal(err)

@@ -172,8 +172,9 @@ type Options struct {
 	// process, or a name of ip-netns(8). "" is the caller's. With FDs or Socket
 	// it only says where to look for the interface.
 	NetNS string
-	// CreateNetNS makes the namespace if NetNS is a name that is not there yet;
-	// it stays when the Device closes.
+	// CreateNetNS makes the namespace, with its loopback up, if NetNS is a name
+	// that is not there yet; it stays when the Device closes, and when it could
+	// not be made.
 	CreateNetNS bool
 	// Queues is how many queues the device gets; 0 is one for each processor
 	// the program may use, at most MaxQueues. A device that was made without
@@ -220,9 +221,11 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// contradictions reports every setting that cannot go with a device that somebody
-// else opened, joined.
+// contradictions reports every setting that cannot go with another, joined.
 func (o *Options) contradictions() error {
+	if o.CreateNetNS && !isNamespaceName(o.NetNS) {
+		return fmt.Errorf("device.create_netns: needs a name in device.netns, and %q is none: no path and no pid", o.NetNS)
+	}
 	if len(o.FDs) == 0 && o.Socket == "" {
 		return nil
 	}
