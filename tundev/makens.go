@@ -23,7 +23,7 @@ func isNamespaceName(s string) bool {
 // mount on a file in /run/netns, and sets its loopback up. One that is there is
 // left as it is. Programs that make the same one at once get the same one.
 func makeNamespace(name string) error {
-	if err := os.MkdirAll(namedDir, 0o755); err != nil { //nolint:gosec // as ip-netns makes it
+	if err := os.MkdirAll(namedDir, 0o755); err != nil {
 		return makeError(name, err)
 	}
 	// ip-netns locks the directory itself, too, while it sets that up.

@@ -569,50 +569,6 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestWatch follows the link: down, up, another MTU, deleted.
-func TestWatch(t *testing.T) {
-	ns := namespace(t)
-	o := tundev.Options{Name: "tun0", NetNS: ns.Name}
-	d, err := tundev.Create(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
-	states := make(chan tundev.State, 16)
-	ended := make(chan error, 1)
-	go func() { ended <- d.Watch(context.Background(), func(s tundev.State) { states <- s }) }()
-	steps := []struct {
-		do   string
-		want tundev.State
-	}{
-		{"", tundev.State{Up: true, MTU: 1500}},
-		{"link set tun0 down", tundev.State{MTU: 1500}},
-		{"link set tun0 up", tundev.State{Up: true, MTU: 1500}},
-		{"link set tun0 mtu 1400", tundev.State{Up: true, MTU: 1400}},
-	}
-	for _, s := range steps {
-		if s.do != "" {
-			if err := ns.IP(s.do); err != nil {
-				t.Fatal(err)
-			}
-		}
-		select {
-		case got := <-states:
-			if got != s.want {
-				t.Errorf("%q: %+v, want %+v", s.do, got, s.want)
-			}
-		case <-time.After(within):
-			t.Fatalf("%q: not told", s.do)
-		}
-	}
-	if err := ns.IP("link del tun0"); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; !errors.Is(err, tundev.ErrGone) {
-		t.Errorf("Watch ended with %v, want ErrGone", err)
-	}
-}
-
 // TestWatchEnds with its context, and leaves no goroutine.
 func TestWatchEnds(t *testing.T) {
 	ns := namespace(t)
