@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/tungate/tungate/admin"
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/proxy"
 	"github.com/tungate/tungate/tundev"
@@ -31,6 +34,7 @@ const DefaultShutdownTimeout = 10 * time.Second
 // Options has the meaning that package gives it.
 type Config struct {
 	Device tundev.Options
+	LAN    lan.Options // of a TAP; its MTU is the device's
 	Stack  netstack.Options
 	Proxy  proxy.Options
 	Admin  admin.Options
@@ -145,6 +149,7 @@ func (c *Config) problems() []problem {
 		validate func() error
 	}{
 		{"device", c.Device.Validate},
+		{"lan", c.validateLAN},
 		{"stack", c.Stack.Validate},
 		{"proxy", c.Proxy.Validate},
 		{"admin", c.Admin.Validate},
@@ -158,6 +163,26 @@ func (c *Config) problems() []problem {
 		all = append(all, problem{"shutdown_timeout", fmt.Sprintf("%v is not above 0", c.ShutdownTimeout)})
 	}
 	return append(all, c.adminOnDevice()...)
+}
+
+// validateLAN asks for what a TAP needs, and for nothing on a TUN.
+func (c *Config) validateLAN() error {
+	if c.Device.Kind == tundev.TAP {
+		return c.LANOptions().Validate()
+	}
+	if !reflect.ValueOf(c.LAN).IsZero() {
+		return errors.New("only a TAP is a link with guests; set device.kind to tap, or remove this section")
+	}
+	return nil
+}
+
+// LANOptions is LAN with what other sections say of it.
+func (c *Config) LANOptions() *lan.Options {
+	o := c.LAN
+	if o.MTU == 0 {
+		o.MTU = int(c.Device.MTU)
+	}
+	return &o
 }
 
 // Validate reports every fault in o, joined; each begins with the field's path.
@@ -179,7 +204,7 @@ func (c *Config) adminOnDevice() []problem {
 	if err != nil {
 		return nil // no numeric address, or admin's own Validate says what is wrong
 	}
-	for _, a := range c.Device.Addresses {
+	for _, a := range slices.Concat(c.Device.Addresses, c.LAN.Addresses) {
 		if a.Addr() == at.Addr().Unmap() {
 			return []problem{{"admin.listen", fmt.Sprintf(
 				"%s is on the device, where the gateway's clients could read it; use %s, or unix:/run/tungate.sock", at.Addr(), admin.DefaultListen)}}
@@ -215,5 +240,9 @@ func locate(section string, err error) problem {
 	if m == nil {
 		return problem{section, text}
 	}
-	return problem{section + "." + m[1], strings.TrimPrefix(text, m[0])}
+	path := section + "." + m[1]
+	if path == "lan.mtu" {
+		path = "device.mtu" // where it is set
+	}
+	return problem{path, strings.TrimPrefix(text, m[0])}
 }

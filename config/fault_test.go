@@ -103,7 +103,7 @@ tcp: {}
 7:3: stack.maxHalfOpen: is not a known field; did you mean max_half_open?
 8:1: mtu: is not a known field; did you mean device.mtu?
 9:1: tcp: is not a known field; did you mean stack.tcp?
-10:1: "a\nb": is not a known field; use one of device, stack, proxy, admin, log, shutdown_timeout
+10:1: "a\nb": is not a known field; use one of device, lan, stack, proxy, admin, log, shutdown_timeout
 `,
 	},
 	{
@@ -244,7 +244,7 @@ proxy:
 1:1: the %YAML line is not needed; remove it
 `},
 	{"no config at all", "hello", `
-1:1: "hello" stands where a block of fields should; use fields such as device, stack, proxy
+1:1: "hello" stands where a block of fields should; use fields such as device, lan, stack
 `},
 }
 

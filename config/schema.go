@@ -26,7 +26,7 @@ type field struct {
 func fields(c *Config) []field {
 	var all []field
 	for _, part := range [][]field{
-		deviceFields(&c.Device), stackFields(&c.Stack), proxyFields(&c.Proxy), adminFields(&c.Admin), logFields(&c.Log),
+		deviceFields(&c.Device), lanFields(&c.LAN), stackFields(&c.Stack), proxyFields(&c.Proxy), adminFields(&c.Admin), logFields(&c.Log),
 	} {
 		all = append(all, part...)
 	}
@@ -113,6 +113,14 @@ func stackFields(o *netstack.Options) []field {
 		{
 			"stack.sources", &list[prefix]{&o.Sources, networkRule()}, "every unicast source",
 			"Networks that packets from the device may come from; others are dropped.",
+		},
+		{
+			"stack.pin_readers", boolean(&o.PinReaders), "false",
+			"Keep the reader of each queue on a processor of its own, counted round.",
+		},
+		{
+			"stack.tcp.mss", number(&tcp.MSS, minMSS, maxMSS, "bytes"), "what the device's MTU allows",
+			"Largest segment offered to clients and sent to them, without headers, for paths that carry less than the device. IPv6 goes no lower than 1220.",
 		},
 		{
 			"stack.tcp.congestion_control", text(&tcp.CongestionControl, "cubic or reno", anyText), "cubic",
@@ -243,6 +251,9 @@ const (
 	minBuffer         = 4 << 10
 	maxBuffer         = 64 << 20
 	maxKeepaliveCount = 127
+	minMSS            = 536
+	maxMSS            = 65495
+	maxTable          = 1 << 20
 )
 
 // schema is the table as a tree.

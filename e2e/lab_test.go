@@ -63,6 +63,9 @@ func newLab(t *testing.T) *testutil.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if overTAP() {
+		lab.ViaV4, lab.ViaV6 = netip.MustParseAddr(lanV4), netip.MustParseAddr(lanV6)
+	}
 	t.Cleanup(func() {
 		for _, n := range []*testutil.Namespace{lab.Client, lab.Server} {
 			if left, err := n.KillAll(); err != nil || left != "" {
@@ -79,7 +82,12 @@ func newLab(t *testing.T) *testutil.Lab {
 // config returns the path of an example with fields set.
 func config(t *testing.T, example string, set fields) string {
 	t.Helper()
-	path, err := testutil.EditConfig(filepath.Join(examples, example), t.TempDir(), set)
+	all, err := deviceFields(os.Getenv(deviceEnv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(all, set)
+	path, err := testutil.EditConfig(filepath.Join(examples, example), t.TempDir(), all)
 	if err != nil {
 		t.Fatal(err)
 	}

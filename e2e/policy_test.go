@@ -82,7 +82,8 @@ func tripwire(t *testing.T, n *testutil.Namespace, port uint16) {
 // refusals is how often the gateway said no to a client, in whatever way.
 func refusals(s testutil.Series) float64 {
 	return s.Sum("tungate_proxy_dials_total", `result="denied"`) +
-		s.Sum("tungate_device_frames_dropped_total", `direction="rx"`)
+		s.Sum("tungate_device_frames_dropped_total", `direction="rx"`) +
+		s.Sum("tungate_lan_frames_dropped_total", `direction="rx"`)
 }
 
 // TestDeniedDestinations asks for the host itself, its neighbours and the cloud's
@@ -223,7 +224,15 @@ func writeDevice(name string, packet []byte) error {
 	if packet[0]>>4 == 6 {
 		protocol = binary.NativeEndian.Uint16([]byte{unix.ETH_P_IPV6 >> 8, unix.ETH_P_IPV6 & 0xff})
 	}
-	return unix.Sendto(fd, packet, 0, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: ifi.Index})
+	to := &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: ifi.Index}
+	if overTAP() {
+		mac, err := net.ParseMAC(lanMAC)
+		if err != nil {
+			return err
+		}
+		to.Halen = uint8(copy(to.Addr[:], mac))
+	}
+	return unix.Sendto(fd, packet, 0, to)
 }
 
 // TestAllowSelf opens the host's own addresses and wants nothing else open.

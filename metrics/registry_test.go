@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/proxy"
@@ -147,9 +148,15 @@ func TestLint(t *testing.T) {
 
 // TestLabelsAreBounded holds every label against the values it may have.
 func TestLabelsAreBounded(t *testing.T) {
-	var reasons, results []string
+	var reasons, results, events []string
 	for r := range link.NumDropReasons {
 		reasons = append(reasons, r.String())
+	}
+	for r := range lan.NumDropReasons {
+		reasons = append(reasons, r.String())
+	}
+	for e := range lan.NumEvents {
+		events = append(events, e.String())
 	}
 	for _, r := range flow.CloseReasons() {
 		reasons = append(reasons, r.String())
@@ -164,7 +171,8 @@ func TestLabelsAreBounded(t *testing.T) {
 		"protocol":  {"tcp", "udp"},
 		"reason":    reasons,
 		"result":    results,
-		"offload":   {"checksum", "tso"},
+		"event":     events,
+		"offload":   {"vnet_hdr", "checksum", "tso4", "tso6", "ecn", "uso"},
 		"version":   {"v1.2.3"}, "revision": {"abc"}, "goversion": {"go1.99"},
 	}
 	for name, f := range ours(t, New(sources()).reg) {
@@ -196,7 +204,7 @@ func TestSeriesAreConstant(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d series became %d", before, after)
 	}
-	const queues, perQueueSeries = 2, 18
+	const queues, perQueueSeries = 2, 23
 	src.Stack = func() netstack.Stats { return netstack.Stats{} }
 	if without := count(); without != before-queues*perQueueSeries {
 		t.Errorf("%d series without queues, %d with two", without, before)

@@ -18,7 +18,7 @@ const (
 )
 
 func stackMetrics() []metric[stats] {
-	return slices.Concat(linkMetrics(), admissionMetrics(), datagramMetrics(), tcpMetrics(), icmpMetrics())
+	return slices.Concat(linkMetrics(), lanMetrics(), admissionMetrics(), datagramMetrics(), tcpMetrics(), icmpMetrics())
 }
 
 func linkMetrics() []metric[stats] {
@@ -41,6 +41,19 @@ func linkMetrics() []metric[stats] {
 			func(c *link.Counters) uint64 { return c.Merged }),
 		perQueue("device_checksummed_frames_total", "Frames whose checksum was computed here.",
 			func(c *link.Counters) uint64 { return c.Verified }),
+		perQueue("device_split_superframes_total", "UDP superframes that were split into datagrams here.",
+			func(c *link.Counters) uint64 { return c.Split }),
+		perQueue("device_waited_frames_total", "Frames that had to wait because the device took no more.",
+			func(c *link.Counters) uint64 { return c.Waited }),
+		{
+			name: "device_waiting_frames", kind: gauge, labels: []string{"queue"},
+			help: "Frames that wait for the device to take more.",
+			emit: func(s *stats, put put) {
+				for i := range s.Link.Queues {
+					put(float64(s.Link.Queues[i].Waiting), strconv.Itoa(i))
+				}
+			},
+		},
 		{
 			name: "device_frames_dropped_total", kind: counter, labels: []string{"direction", "reason"},
 			help: "Frames dropped, by why.",

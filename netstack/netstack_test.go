@@ -350,7 +350,7 @@ func TestOptions(t *testing.T) {
 			t.Errorf("no fault for %s in %v", field, err)
 		}
 	}
-	if _, err := netstack.New(nil, nil, bad, nil); err == nil {
+	if _, err := netstack.New(nil, nil, bad, netstack.Deps{}); err == nil {
 		t.Error("New takes what Validate refuses")
 	}
 }

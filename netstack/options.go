@@ -23,6 +23,10 @@ type Options struct {
 	// are dropped as martians. Empty admits every unicast source.
 	Sources []netip.Prefix
 
+	// PinReaders keeps whoever reads queue n of the device on processor n,
+	// counted round.
+	PinReaders bool
+
 	// TCP holds the connections' own settings.
 	TCP TCPOptions
 }
@@ -31,6 +35,11 @@ type Options struct {
 type TCPOptions struct {
 	// CongestionControl is "cubic" (RFC 9438) or "reno" (RFC 5681); "" is cubic.
 	CongestionControl string
+	// MSS is the largest segment offered to clients and sent to them, in bytes
+	// of payload (RFC 9293, section 3.7.1), if the device's MTU allows as much.
+	// 0 is what the MTU allows. IPv6 goes no lower than 1220, which fits its
+	// smallest MTU.
+	MSS int
 	// KeepaliveIdle, KeepaliveInterval and KeepaliveCount are Linux's
 	// tcp_keepalive_time, _intvl and _probes towards the client (RFC 1122,
 	// section 4.2.3.6). 0 is 60 s, 15 s and 9; a negative KeepaliveIdle turns
@@ -54,6 +63,8 @@ const (
 	DefaultMaxConnections = 1_000_000
 	minBuffer             = 4 << 10 // gVisor's tcp.MinBufferSize
 	maxBuffer             = 64 << 20
+	minMSS                = 536 // RFC 9293, section 3.7.1
+	maxMSS                = 65495
 )
 
 // withDefaults returns o with every zero value replaced.
@@ -90,27 +101,35 @@ func (o *Options) Validate() error {
 	if o.MaxConnections < 0 {
 		bad("max_connections", "%d is negative", o.MaxConnections)
 	}
-	switch o.TCP.CongestionControl {
+	o.TCP.validate(bad)
+	return errors.Join(errs...)
+}
+
+// validate reports every fault in o to bad.
+func (o *TCPOptions) validate(bad func(field, format string, args ...any)) {
+	switch o.CongestionControl {
 	case "", "cubic", "reno":
 	default:
-		bad("tcp.congestion_control", "%q is not one of cubic, reno", o.TCP.CongestionControl)
+		bad("tcp.congestion_control", "%q is not one of cubic, reno", o.CongestionControl)
 	}
-	if o.TCP.KeepaliveInterval < 0 {
-		bad("tcp.keepalive_interval", "%v is negative", o.TCP.KeepaliveInterval)
+	if m := o.MSS; m != 0 && (m < minMSS || m > maxMSS) {
+		bad("tcp.mss", "%d is not between %d and %d bytes", m, minMSS, maxMSS)
 	}
-	if o.TCP.KeepaliveCount < 0 || o.TCP.KeepaliveCount > 127 {
-		bad("tcp.keepalive_count", "%d is not between 0 and 127", o.TCP.KeepaliveCount)
+	if o.KeepaliveInterval < 0 {
+		bad("tcp.keepalive_interval", "%v is negative", o.KeepaliveInterval)
 	}
-	if o.TCP.UserTimeout < 0 {
-		bad("tcp.user_timeout", "%v is negative", o.TCP.UserTimeout)
+	if o.KeepaliveCount < 0 || o.KeepaliveCount > 127 {
+		bad("tcp.keepalive_count", "%d is not between 0 and 127", o.KeepaliveCount)
+	}
+	if o.UserTimeout < 0 {
+		bad("tcp.user_timeout", "%v is negative", o.UserTimeout)
 	}
 	for _, b := range []struct {
 		name string
 		v    int
-	}{{"tcp.receive_buffer", o.TCP.ReceiveBuffer}, {"tcp.send_buffer", o.TCP.SendBuffer}} {
+	}{{"tcp.receive_buffer", o.ReceiveBuffer}, {"tcp.send_buffer", o.SendBuffer}} {
 		if b.v != 0 && (b.v < minBuffer || b.v > maxBuffer) {
 			bad(b.name, "%d is not between %d and %d bytes", b.v, minBuffer, maxBuffer)
 		}
 	}
-	return errors.Join(errs...)
 }

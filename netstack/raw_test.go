@@ -112,7 +112,7 @@ type rig struct {
 func newRig(tb testing.TB, h flow.Handler, o netstack.Options) *rig {
 	tb.Helper()
 	r := &rig{tb: tb, dev: tuntest.New(tuntest.Options{})}
-	s, err := netstack.New(r.dev, h, o, nil)
+	s, err := netstack.New(r.dev, h, o, netstack.Deps{})
 	if err != nil {
 		tb.Fatal(err)
 	}

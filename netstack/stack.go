@@ -20,6 +20,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/tundev"
@@ -32,10 +33,14 @@ const nicID tcpip.NICID = 1
 const abortEvery = 10 * time.Millisecond
 
 // Device is what the stack needs of a device; *tundev.Device is one.
-type Device interface {
-	Queues() []tundev.Queue
-	Features() tundev.Features
-	MTU() tundev.MTU
+type Device = link.Device
+
+// Deps are what a Stack is given besides its options.
+type Deps struct {
+	// Loop reads the device, if it has a descriptor; nil lets goroutines do it.
+	Loop *loop.Loop
+	// LAN is the Ethernet side of a TAP, which it must have; nil for a TUN.
+	LAN *lan.LAN
 }
 
 // Stack terminates what comes from a device. It implements flow.DatagramWriter.
@@ -64,22 +69,24 @@ type counters struct {
 	dgramIn, dgramOut, byteIn, byteOut, dgramBad, dgramRejects atomic.Uint64
 }
 
-// New makes a stack over dev that hands its flows to h. l reads the device, if it
-// has a descriptor; with a nil l goroutines do. Nothing moves until Run.
-func New(dev Device, h flow.Handler, o Options, l *loop.Loop) (*Stack, error) {
+// New makes a stack over dev that hands its flows to h. Nothing moves until Run.
+func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
+	}
+	if (dev.Kind() == tundev.TAP) != (d.LAN != nil) {
+		return nil, errors.New("netstack: a TAP needs Deps.LAN, and a TUN has none")
 	}
 	o = o.withDefaults()
 	s := &Stack{
 		opts:    o,
 		handler: h,
 		link: link.New(link.Options{
-			Queues:   dev.Queues(),
-			Features: dev.Features(),
-			MTU:      dev.MTU(),
-			Sources:  o.Sources,
-			Loop:     l,
+			Device:  dev,
+			LAN:     d.LAN,
+			Sources: o.Sources,
+			Loop:    d.Loop,
+			Pin:     o.PinReaders,
 		}),
 		gv: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
@@ -118,10 +125,7 @@ func (s *Stack) configure() error {
 	if err := s.gv.SetSpoofing(nicID, true); err != nil {
 		return fmt.Errorf("netstack: spoofing: %w", translate(err))
 	}
-	s.gv.SetRouteTable([]tcpip.Route{
-		{Destination: header.IPv4EmptySubnet, NIC: nicID},
-		{Destination: header.IPv6EmptySubnet, NIC: nicID},
-	})
+	s.setRoutes(s.link.MTU())
 	forwarder := tcp.NewForwarder(s.gv, 0, s.opts.MaxHalfOpen, s.serve)
 	s.gv.SetTransportProtocolHandler(tcp.ProtocolNumber, forwarder.HandlePacket)
 	s.gv.SetTransportProtocolHandler(udp.ProtocolNumber, s.receiveDatagram)
@@ -142,9 +146,35 @@ func (s *Stack) Run() error {
 // the start is off.
 func (s *Stack) Features() tundev.Features { return s.link.Features() }
 
+// setRoutes gives each family its default route. A route's MTU is the only place
+// where gVisor lets the MSS be less than the device's MTU allows.
+func (s *Stack) setRoutes(mtu uint32) {
+	v4 := tcpip.Route{Destination: header.IPv4EmptySubnet, NIC: nicID}
+	v6 := tcpip.Route{Destination: header.IPv6EmptySubnet, NIC: nicID}
+	if mss := uint32(s.opts.TCP.MSS); mss != 0 { //nolint:gosec // validated
+		v4.MTU = min(mtu, mss+header.IPv4MinimumSize+header.TCPMinimumSize)
+		v6.MTU = max(header.IPv6MinimumMTU, min(mtu, mss+header.IPv6MinimumSize+header.TCPMinimumSize))
+	}
+	s.gv.SetRouteTable([]tcpip.Route{v4, v6})
+}
+
 // SetMTU follows a change of the device's MTU: connections from now on offer an MSS
 // that fits it.
-func (s *Stack) SetMTU(mtu tundev.MTU) { s.link.SetMTU(uint32(mtu)) }
+func (s *Stack) SetMTU(mtu tundev.MTU) {
+	s.link.SetMTU(uint32(mtu))
+	s.setRoutes(uint32(mtu))
+}
+
+// LinkUp is to be called when the device's link comes up: on a TAP, guests are told
+// of the gateway.
+func (s *Stack) LinkUp() { s.link.LinkUp() }
+
+// Replace serves d from the next Run on, connections and counters surviving. It
+// must be called after Run has returned because its device went.
+func (s *Stack) Replace(d Device) {
+	s.link.Replace(d)
+	s.setRoutes(uint32(d.MTU()))
+}
 
 // Drain answers every new connection attempt with RST from now on, and leaves
 // what is established alone.

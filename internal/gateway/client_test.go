@@ -51,7 +51,7 @@ func newClient(t testing.TB, dev *tuntest.Device) *client {
 	t.Helper()
 	c := &client{
 		t:    t,
-		link: hostLink{link.New(link.Options{Queues: dev.Queues(), Features: dev.Features(), MTU: dev.MTU()})},
+		link: hostLink{link.New(link.Options{Device: dev})},
 		gv: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},

@@ -15,8 +15,8 @@
 //
 // # Goroutines
 //
-// Run owns one per part (loop, stack, handler, admin server, watcher of the link)
-// besides theirs, and returns after all of them.
+// Run owns one per part (loop, device, stack, watcher of the link, handler, admin
+// server) besides theirs, and returns after all of them.
 package gateway
 
 import (
@@ -53,6 +53,9 @@ type Deps struct {
 	// Device is served instead of one made from Config.Device. The Gateway
 	// owns it, also when New fails.
 	Device Device
+	// Remake makes it again when somebody has deleted it, for
+	// tundev.Recreate; nil cannot.
+	Remake func() (Device, error)
 }
 
 // Device is what a Gateway needs of a device; *tundev.Device is one.
@@ -67,14 +70,16 @@ type Device interface {
 type Gateway struct {
 	cfg     *config.Config
 	log     *zap.Logger
-	device  Device
+	remake  func() (Device, error)
 	loop    *loop.Loop // nil with proxy.relay simple
 	handler proxy.Handler
 	stack   *netstack.Stack
 	admin   *admin.Server
 
-	state atomic.Int32 // phase
-	iface atomic.Pointer[tundev.State]
+	state  atomic.Int32           // phase
+	served atomic.Pointer[Device] // another after it was made again
+	iface  atomic.Pointer[tundev.State]
+	gone   atomic.Bool // the device was deleted, and is not there again yet
 }
 
 // phase is how far a Gateway has come.
@@ -89,7 +94,10 @@ const (
 // New makes a gateway that cfg describes; nothing moves until Run. The error is
 // one sentence that says what to do.
 func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
-	g := &Gateway{cfg: cfg, log: d.Log, device: d.Device}
+	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
+	if d.Device != nil {
+		g.served.Store(&d.Device)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.release())
@@ -107,14 +115,21 @@ func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	if err = g.newHandler(); err != nil {
 		return nil, err
 	}
-	if g.device == nil {
-		device, err := tundev.Create(cfg.Device)
+	if d.Device == nil {
+		g.remake = g.createDevice
+		device, err := g.createDevice()
 		if err != nil {
 			return nil, err
 		}
-		g.device = device
+		g.served.Store(&device)
 	}
-	if g.stack, err = netstack.New(g.device, g.handler, cfg.Stack, g.loop); err != nil {
+	deps := netstack.Deps{Loop: g.loop}
+	if g.device().Kind() == tundev.TAP {
+		if deps.LAN, err = g.newLAN(); err != nil {
+			return nil, err
+		}
+	}
+	if g.stack, err = netstack.New(g.device(), g.handler, cfg.Stack, deps); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -160,12 +175,13 @@ func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
 	g.state.Store(int32(stopping))
 	err = errors.Join(err, g.stack.Close())
 	stopParts()
-	err = errors.Join(err, g.device.Close())
+	last := g.device()
+	err = errors.Join(err, last.Close())
 	for range running {
-		// A device that went is told of by each part that used it.
-		if e := <-failed; !errors.Is(err, tundev.ErrGone) || !errors.Is(e, tundev.ErrGone) {
-			err = errors.Join(err, e)
-		}
+		err = errors.Join(err, <-failed)
+	}
+	if d := g.device(); d != last { // made again meanwhile
+		err = errors.Join(err, d.Close())
 	}
 	// Last, because the other parts end on it.
 	err = errors.Join(err, stopLoop())
@@ -182,37 +198,10 @@ type part struct {
 }
 
 func (g *Gateway) parts(ctx context.Context) []part {
-	device := "device " + g.device.Name()
-	parts := []part{
-		{device, g.stack.Run},
+	return []part{
+		{"device " + g.device().Name(), func() error { return g.serveDevice(ctx) }},
 		{"proxy", func() error { return g.handler.Run(ctx) }},
 		{"admin", func() error { return g.admin.Run(ctx) }},
-	}
-	if w, ok := g.device.(watcher); ok {
-		parts = append(parts, part{device, func() error { return w.Watch(ctx, g.follow) }})
-	}
-	return parts
-}
-
-// watcher is a device that tells of changes of its interface.
-type watcher interface {
-	Watch(ctx context.Context, fn func(tundev.State)) error
-}
-
-// follow takes note of a change of the interface, with one line.
-func (g *Gateway) follow(now tundev.State) {
-	before := g.iface.Swap(&now)
-	if before == nil {
-		return
-	}
-	g.stack.SetMTU(now.MTU)
-	switch {
-	case now.Up && !before.Up:
-		g.log.Info("link up", zap.String("device", g.device.Name()))
-	case !now.Up && before.Up:
-		g.log.Warn("link down: nothing moves until it is up", zap.String("device", g.device.Name()))
-	default:
-		g.log.Info("MTU changed", zap.String("device", g.device.Name()), zap.Uint32("mtu", uint32(now.MTU)))
 	}
 }
 
@@ -283,8 +272,8 @@ func (g *Gateway) release() error {
 	if g.stack != nil {
 		errs = append(errs, g.stack.Close())
 	}
-	if g.device != nil {
-		errs = append(errs, g.device.Close())
+	if g.served.Load() != nil {
+		errs = append(errs, g.device().Close())
 	}
 	if g.loop != nil {
 		errs = append(errs, g.loop.Close())
@@ -299,6 +288,9 @@ func (g *Gateway) release() error {
 func (g *Gateway) Ready() error {
 	switch phase(g.state.Load()) {
 	case serving:
+		if g.gone.Load() {
+			return errors.New("the device was deleted and is not there again yet")
+		}
 		return nil
 	case stopping:
 		return errors.New("the gateway is stopping")
@@ -312,7 +304,7 @@ func (g *Gateway) Stats() (netstack.Stats, proxy.Stats) { return g.stack.Stats()
 
 // announce says once what is served, and what had to be left out.
 func (g *Gateway) announce() {
-	for _, note := range g.device.Notes() {
+	for _, note := range g.device().Notes() {
 		g.log.Warn(note)
 	}
 	handler := g.cfg.Proxy.Handler
@@ -320,9 +312,9 @@ func (g *Gateway) announce() {
 		handler = "direct"
 	}
 	g.log.Info("serving",
-		zap.String("device", g.device.Name()),
-		zap.Uint32("mtu", uint32(g.device.MTU())),
-		zap.Stringer("offload", g.device.Features()),
+		zap.String("device", g.device().Name()),
+		zap.Uint32("mtu", uint32(g.device().MTU())),
+		zap.Stringer("offload", g.device().Features()),
 		zap.String("handler", handler))
 }
 
@@ -342,17 +334,4 @@ func (g *Gateway) trace(r proxy.Record) {
 		zap.Uint64("down", r.Down),
 		zap.Duration("for", r.Duration),
 		zap.Error(r.Err))
-}
-
-func (g *Gateway) deviceMetrics() metrics.Device {
-	iface := tundev.State{Up: true, MTU: g.device.MTU()}
-	if s := g.iface.Load(); s != nil {
-		iface = *s
-	}
-	return metrics.Device{
-		Up:       iface.Up && phase(g.state.Load()) == serving,
-		MTU:      iface.MTU,
-		Queues:   len(g.device.Queues()),
-		Features: g.stack.Features(),
-	}
 }

@@ -40,7 +40,7 @@ func newStackRig(t *testing.T) *stackRig {
 	t.Helper()
 	ours, theirs := tuntest.Pair(tuntest.Options{Depth: 4096})
 	a := accepter{make(chan *flow.NetConn, 1)}
-	s, err := netstack.New(ours, a, netstack.Options{}, nil)
+	s, err := netstack.New(ours, a, netstack.Options{}, netstack.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,9 @@ const CongestionControl = "cubic"
 // sides.
 type Lab struct {
 	Client, Server *Namespace
+	// ViaV4 and ViaV6 are the gateway's addresses on a TAP; on a TUN, where
+	// nobody has one, they are zero.
+	ViaV4, ViaV6 netip.Addr
 }
 
 // NewLab makes a lab. Close it.
@@ -150,9 +153,13 @@ func (l *Lab) RouteIntoDevice() error {
 	lines := []string{}
 	for _, f := range []struct {
 		flag, from string
-	}{{"-4", ClientV4.String()}, {"-6", ClientV6.String()}} {
-		lines = append(lines,
-			f.flag+" route replace default dev "+TunName+" table "+tunTable)
+		via        netip.Addr
+	}{{"-4", ClientV4.String(), l.ViaV4}, {"-6", ClientV6.String(), l.ViaV6}} {
+		to := "default dev " + TunName
+		if f.via.IsValid() {
+			to = "default via " + f.via.String() + " dev " + TunName
+		}
+		lines = append(lines, f.flag+" route replace "+to+" table "+tunTable)
 		have, err := l.Client.Output("ip", f.flag, "rule", "show")
 		if err != nil {
 			return err

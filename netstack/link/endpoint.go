@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/tundev"
 )
@@ -19,13 +20,23 @@ import (
 // bits wide.
 const gsoMaxSize = 65535
 
+// Device is what the endpoint needs of a device; *tundev.Device is one.
+type Device interface {
+	Kind() tundev.Kind
+	Queues() []tundev.Queue
+	Features() tundev.Features
+	MTU() tundev.MTU
+}
+
 // Options configures an Endpoint.
 type Options struct {
-	Queues   []tundev.Queue
-	Features tundev.Features
-	MTU      tundev.MTU
+	Device Device
+	// LAN is the Ethernet side of a TAP, and nil for a TUN.
+	LAN *lan.LAN
 	// Sources are the prefixes a packet may come from; empty is any unicast.
 	Sources []netip.Prefix
+	// Pin keeps the goroutine that reads queue n on processor n, counted round.
+	Pin bool
 	// Loop reads the queues that have a descriptor; nil, or a queue without
 	// one, is read by a goroutine.
 	Loop *loop.Loop
@@ -33,17 +44,27 @@ type Options struct {
 
 // Endpoint is a stack.LinkEndpoint and stack.GSOEndpoint.
 type Endpoint struct {
-	features tundev.Features
-	loop     *loop.Loop
-	guard    guard
-	queues   []*queue
-	mtu      atomic.Uint32
-	tso      atomic.Bool  // superframes may be written
-	refusals atomic.Int32 // superframes that the device refused
-	drops    [NumDropReasons]atomic.Uint64
+	loop  *loop.Loop
+	pin   bool
+	guard guard
+	lan   *ethernet // nil on a TUN
+	big   tooBig
+	drops [NumDropReasons]atomic.Uint64
+	mtu   atomic.Uint32
+
+	device atomic.Pointer[device] // another after Replace
 
 	mu         sync.RWMutex
 	dispatcher stack.NetworkDispatcher
+}
+
+// device is the device served now.
+type device struct {
+	features tundev.Features
+	queues   []*queue
+	steer    steering
+	tso      atomic.Bool  // superframes may be written
+	refusals atomic.Int32 // superframes that the device refused
 }
 
 var (
@@ -53,54 +74,95 @@ var (
 
 // New returns an endpoint; nothing runs until Run.
 func New(o Options) *Endpoint {
-	e := &Endpoint{features: o.Features, loop: o.Loop, guard: guard{sources: o.Sources}}
-	e.mtu.Store(uint32(o.MTU))
-	e.tso.Store(o.Features.TSO4 && o.Features.TSO6)
-	for _, q := range o.Queues {
-		e.queues = append(e.queues, newQueue(e, q))
+	e := &Endpoint{loop: o.Loop, pin: o.Pin, guard: guard{sources: o.Sources}}
+	if o.LAN != nil {
+		e.lan = newEthernet(e, o.LAN)
 	}
+	e.Replace(o.Device)
 	return e
+}
+
+// Replace makes d the device: its queues are read by the next Run, and written
+// from now on. The counters go on. It must not be called during Run.
+func (e *Endpoint) Replace(d Device) {
+	e.mtu.Store(uint32(d.MTU()))
+	next := &device{features: d.Features()}
+	next.tso.Store(true)
+	old := e.device.Load()
+	for i, q := range d.Queues() {
+		n := newQueue(e, next, i, q)
+		if old != nil && i < len(old.queues) {
+			n.counters = old.queues[i].counters
+		}
+		next.queues = append(next.queues, n)
+	}
+	next.steer.init(len(next.queues))
+	e.device.Store(next)
 }
 
 // Run serves the device until ctx is done (nil), it is closed (net.ErrClosed) or
 // lost (tundev.ErrGone). A goroutine that reads a queue does not see ctx: the
 // caller closes the device as well to make Run return.
 func (e *Endpoint) Run(ctx context.Context) error {
-	errs := make(chan error, len(e.queues))
-	for _, q := range e.queues {
+	outer := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d := e.device.Load()
+	errs := make(chan error, len(d.queues))
+	for _, q := range d.queues {
 		go func() { errs <- q.run(ctx) }()
 	}
+	var tick sync.WaitGroup
+	if e.lan != nil {
+		tick.Go(func() { e.lan.run(ctx) })
+	}
 	var joined error
-	for range e.queues {
+	for range d.queues {
 		joined = errors.Join(joined, <-errs)
+		cancel()
 	}
-	if ctx.Err() == nil {
-		return joined
+	tick.Wait()
+	for _, q := range d.queues {
+		q.backlog.stop()
 	}
-	return nil
+	if outer.Err() != nil {
+		return nil
+	}
+	return joined
 }
 
-// Stats returns a snapshot; it takes no lock.
+// Stats returns a snapshot; it takes no lock but that of the LAN.
 func (e *Endpoint) Stats() Stats {
-	s := Stats{Queues: make([]QueueStats, len(e.queues))}
-	for i, q := range e.queues {
-		s.Queues[i] = QueueStats{Rx: q.rxStats.snapshot(), Tx: q.txStats.snapshot()}
+	queues := e.device.Load().queues
+	s := Stats{Queues: make([]QueueStats, len(queues))}
+	for i, q := range queues {
+		s.Queues[i] = QueueStats{Rx: q.counters.rx.snapshot(), Tx: q.counters.tx.snapshot(), Waiting: q.backlog.waiting()}
 	}
 	for i := range e.drops {
 		s.Drops[i] = e.drops[i].Load()
+	}
+	if e.lan != nil {
+		s.LAN = e.lan.lan.Stats()
 	}
 	return s
 }
 
 // Features returns the offloads in use: the device's, less what it refused since.
 func (e *Endpoint) Features() tundev.Features {
-	f := e.features
-	f.TSO4, f.TSO6 = f.TSO4 && e.tso.Load(), f.TSO6 && e.tso.Load()
+	d := e.device.Load()
+	f := d.features
+	if !d.tso.Load() {
+		f.TSO4, f.TSO6 = false, false
+	}
 	return f
 }
 
-// merges reports whether inbound frames are worth merging.
-func (e *Endpoint) merges() bool { return !(e.features.TSO4 && e.features.TSO6) && e.MTU() <= mergeMTU }
+// LinkUp is to be called when the link comes up: guests are told of the gateway.
+func (e *Endpoint) LinkUp() {
+	if e.lan != nil {
+		e.lan.linkUp()
+	}
+}
 
 func (e *Endpoint) drop(r DropReason) { e.drops[r].Add(1) }
 
@@ -110,7 +172,8 @@ func (e *Endpoint) MTU() uint32 { return e.mtu.Load() }
 // SetMTU implements stack.LinkEndpoint.
 func (e *Endpoint) SetMTU(mtu uint32) { e.mtu.Store(mtu) }
 
-// MaxHeaderLength implements stack.LinkEndpoint: a TUN has no link header.
+// MaxHeaderLength implements stack.LinkEndpoint: the stack leaves no room for a
+// link header, since a TUN has none and a TAP's is a vector of its own.
 func (e *Endpoint) MaxHeaderLength() uint16 { return 0 }
 
 // LinkAddress implements stack.LinkEndpoint.
@@ -177,7 +240,7 @@ func (e *Endpoint) SetOnCloseAction(func()) {}
 
 // counters is Counters while it counts. Rx has one writer, Tx many.
 type counters struct {
-	frames, bytes, superframes, superframeBytes, partial, software, refused, merged, verified atomic.Uint64
+	frames, bytes, superframes, superframeBytes, partial, software, refused, merged, verified, split, waited atomic.Uint64
 }
 
 func (c *counters) snapshot() Counters {
@@ -191,6 +254,8 @@ func (c *counters) snapshot() Counters {
 		Refused:         c.refused.Load(),
 		Merged:          c.merged.Load(),
 		Verified:        c.verified.Load(),
+		Split:           c.split.Load(),
+		Waited:          c.waited.Load(),
 	}
 }
 

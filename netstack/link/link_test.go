@@ -11,12 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/offload"
 	"github.com/tungate/tungate/tundev"
@@ -41,12 +41,13 @@ type rig struct {
 	dev *tuntest.Device
 	ep  *link.Endpoint
 	up  *sink
+	lan *lan.LAN // of a TAP
 }
 
 func newRig(t *testing.T, o tuntest.Options, sources ...netip.Prefix) *rig {
 	t.Helper()
 	r := &rig{dev: tuntest.New(o), up: &sink{got: make(chan []byte, 64)}}
-	r.ep = link.New(link.Options{Queues: r.dev.Queues(), Features: r.dev.Features(), MTU: r.dev.MTU(), Sources: sources})
+	r.ep = link.New(link.Options{Device: r.dev, Sources: sources})
 	r.ep.Attach(r.up)
 	done := make(chan error, 1)
 	go func() { done <- r.ep.Run(context.Background()) }()
@@ -168,7 +169,7 @@ func checkInbound(t *testing.T, o tuntest.Options, largest int) {
 func TestMerging(t *testing.T) {
 	dev := tuntest.New(tuntest.Options{NoTSO: true})
 	up := &sink{got: make(chan []byte, 256)}
-	ep := link.New(link.Options{Queues: dev.Queues(), Features: dev.Features(), MTU: dev.MTU()})
+	ep := link.New(link.Options{Device: dev})
 	ep.Attach(up)
 	const frames, size = 300, 1400
 	want := random(frames * size)
@@ -429,28 +430,6 @@ func checkOutbound(t *testing.T, o tuntest.Options, src, dst netip.Addr, n int, 
 	}
 }
 
-// TestOutboundFaults counts what the device does not take and loses nothing else.
-func TestOutboundFaults(t *testing.T) {
-	r := newRig(t, tuntest.Options{})
-	for _, c := range []struct {
-		err  error
-		want link.DropReason
-	}{{unix.EAGAIN, link.DropTxFull}, {unix.ENOBUFS, link.DropTxFull}, {unix.EIO, link.DropTxError}, {tundev.ErrGone, link.DropTxError}} {
-		before := r.ep.Stats().Drops[c.want]
-		r.dev.FailWrites(c.err)
-		pkt := outbound(server4, client4, []byte("x"), 0)
-		var list stack.PacketBufferList
-		list.PushBack(pkt)
-		if n, err := r.ep.WritePackets(list); n != 1 || err != nil {
-			t.Errorf("%v: WritePackets returned %d, %v", c.err, n, err)
-		}
-		pkt.DecRef()
-		if got := r.ep.Stats().Drops[c.want]; got != before+1 {
-			t.Errorf("%v: %d drops of %s, want %d", c.err, got, c.want, before+1)
-		}
-	}
-}
-
 // TestRefusedSuperframes loses nothing when the device refuses a superframe, and
 // stops writing them after three.
 func TestRefusedSuperframes(t *testing.T) {
@@ -487,7 +466,7 @@ func TestRefusedSuperframes(t *testing.T) {
 // TestGone ends Run with the reason.
 func TestGone(t *testing.T) {
 	dev := tuntest.New(tuntest.Options{})
-	ep := link.New(link.Options{Queues: dev.Queues(), Features: dev.Features(), MTU: dev.MTU()})
+	ep := link.New(link.Options{Device: dev})
 	dev.Delete()
 	if err := ep.Run(context.Background()); !errors.Is(err, tundev.ErrGone) {
 		t.Errorf("Run returned %v, want tundev.ErrGone", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -12,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/offload"
 	"github.com/tungate/tungate/tundev"
@@ -38,17 +40,30 @@ const (
 	batchBytes  = 256 << 10
 )
 
+// hdrLen is the length of the virtio_net_hdr before each frame.
+const hdrLen = offload.HdrLen
+
 // queue serves one queue of the device. The reading side belongs to run.
 type queue struct {
-	e       *Endpoint
-	dev     tundev.Queue
-	rxStats counters
-	txStats counters
+	e        *Endpoint
+	device   *device
+	index    int
+	dev      tundev.Queue
+	counters *queueCounters
+	backlog  backlog
 
-	rx     receiver
-	source loop.Source
-	failed chan error // why the queue ended; serve waits for it
+	tryRead  readFunc // dev.TryReadFrame; a method value is an allocation
+	receiver receiver
+	ipAt     int                // where a frame's IP packet begins: behind an Ethernet header
+	now      time.Time          // when the batch began; on a TAP
+	reply    func(frame []byte) // sendFrame
+	segment  offload.Segmenter  // of UDP superframes
+	datagram offload.Segment
+	source   loop.Source
+	failed   chan error // why the queue ended; serve waits for it
 }
+
+type queueCounters struct{ rx, tx counters }
 
 // readFunc is TryReadFrame or ReadFrame of a tundev.Queue.
 type readFunc func([]unix.Iovec) (int, error)
@@ -62,28 +77,43 @@ type receiver interface {
 	flush()
 	// frames bounds a batch.
 	frames() int
+	// whole returns the frame of n bytes that was read last, in one piece.
+	whole(n int) []byte
 	// release gives its memory back.
 	release()
 }
 
-func newQueue(e *Endpoint, dev tundev.Queue) *queue {
-	q := &queue{e: e, dev: dev}
-	if e.merges() {
-		q.rx = newMergingReceiver(q)
+func newQueue(e *Endpoint, d *device, index int, dev tundev.Queue) *queue {
+	q := &queue{e: e, device: d, index: index, dev: dev, counters: &queueCounters{}}
+	q.backlog.q, q.backlog.quit = q, make(chan struct{})
+	q.reply, q.tryRead = q.sendFrame, dev.TryReadFrame
+	if e.lan != nil {
+		q.ipAt = lan.HdrLen
+	}
+	// A device that has superframes for one IP version alone is read as one
+	// that has them: a frame may be one.
+	if f := d.features; !f.TSO4 && !f.TSO6 && !f.USO && e.MTU() <= mergeMTU {
+		q.receiver = newMergingReceiver(q)
 	} else {
-		q.rx = newWholeReceiver(q)
+		q.receiver = newWholeReceiver(q)
 	}
 	return q
 }
 
 // run reads frames until the device or ctx ends, and returns why.
 func (q *queue) run(ctx context.Context) error {
-	defer q.rx.release()
+	defer q.receiver.release()
 	if q.e.loop != nil && q.dev.FD() >= 0 {
 		return q.serve(ctx)
 	}
+	if q.e.pin {
+		undo := pin(q.index)
+		defer undo()
+	}
+	waitRead := q.dev.ReadFrame
 	for {
-		if _, err := q.rx.receive(q.dev.ReadFrame); err != nil {
+		q.begin()
+		if _, err := q.receiver.receive(waitRead); err != nil {
 			return err
 		}
 		if err := q.batch(1); err != nil {
@@ -131,17 +161,25 @@ func (q *queue) HandleEvents(uint32) {
 // on this very P, run. The error is the device's end.
 func (q *queue) batch(received int) error {
 	var err error
-	for bytes := 0; received < q.rx.frames() && bytes < batchBytes && err == nil; received++ {
+	q.begin()
+	for bytes := 0; received < q.receiver.frames() && bytes < batchBytes && err == nil; received++ {
 		var n int
-		n, err = q.rx.receive(q.dev.TryReadFrame)
+		n, err = q.receiver.receive(q.tryRead)
 		bytes += n
 	}
-	q.rx.flush()
+	q.receiver.flush()
 	runtime.Gosched()
 	if errors.Is(err, unix.EAGAIN) {
 		return nil
 	}
 	return err
+}
+
+// begin notes when a batch begins, for those who want to know.
+func (q *queue) begin() {
+	if q.e.lan != nil {
+		q.now = time.Now()
+	}
 }
 
 // vector describes n bytes from b on; Iovec's length has the word's width.
@@ -152,17 +190,28 @@ func vector(b *byte, n int) unix.Iovec {
 }
 
 // inspect takes a frame of n bytes, of which head are the first, through parsing,
-// the check of its virtio_net_hdr and the guard; false if it was dropped.
+// the check of its virtio_net_hdr and the guard; false if it went no further.
 func (q *queue) inspect(h *offload.Hdr, p *offload.Packet, hdr, head []byte, n int) bool {
-	if n <= 0 {
+	if n <= q.ipAt {
 		q.e.drop(DropTruncated)
 		return false
 	}
-	if v := offload.Parse(p, head, n); v != offload.OK {
+	h.Decode(hdr)
+	if t := q.e.lan; t != nil {
+		if !toIP(h) {
+			q.e.drop(DropBadHdr)
+			return false
+		}
+		vouched := h.Flags&(offload.FlagNeedsCsum|offload.FlagDataValid) != 0
+		if !t.input(q, vouched, head, n) {
+			return false
+		}
+	}
+	ip := head[q.ipAt:]
+	if v := offload.Parse(p, ip, n-q.ipAt); v != offload.OK {
 		q.e.drop(dropOf(v))
 		return false
 	}
-	h.Decode(hdr)
 	if v := h.Check(p); v != offload.OK {
 		q.e.drop(dropOf(v))
 		return false
@@ -171,6 +220,11 @@ func (q *queue) inspect(h *offload.Hdr, p *offload.Packet, hdr, head []byte, n i
 		q.e.drop(reason)
 		return false
 	}
+	if q.e.oversize(h, p, ip) {
+		q.refuseTooBig(p, ip)
+		return false
+	}
+	q.device.steer.note(p, q.index)
 	return true
 }
 
@@ -180,7 +234,7 @@ func (q *queue) verify(h *offload.Hdr, p *offload.Packet, parts [][]byte) bool {
 	if h.Flags&(offload.FlagNeedsCsum|offload.FlagDataValid) != 0 {
 		return true
 	}
-	q.rxStats.verified.Add(1)
+	q.counters.rx.verified.Add(1)
 	if offload.VerifyTransport(p, parts) {
 		return true
 	}
@@ -188,7 +242,25 @@ func (q *queue) verify(h *offload.Hdr, p *offload.Packet, parts [][]byte) bool {
 	return false
 }
 
-// deliver counts a frame, or what was made of several, and hands it to the stack.
+// split delivers a UDP superframe, whose bytes without padding are parts, as the
+// datagrams it is made of: the stack has no superframes of UDP.
+func (q *queue) split(h *offload.Hdr, p *offload.Packet, parts [][]byte) {
+	q.counters.rx.split.Add(1)
+	if v := q.segment.Reset(h, p, parts[0], parts[1:]); v != offload.OK {
+		q.e.drop(dropOf(v))
+		return
+	}
+	for q.segment.Next(&q.datagram) {
+		v := buffer.NewView(q.datagram.Len)
+		write(v, q.datagram.Head)
+		for _, b := range q.datagram.Payload {
+			write(v, b)
+		}
+		q.deliver(p.Version, buffer.MakeWithView(v))
+	}
+}
+
+// deliver hands a packet to the stack.
 func (q *queue) deliver(version uint8, b buffer.Buffer) {
 	q.e.deliver(networkProtocol(version), stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: b}))
 }

@@ -28,7 +28,7 @@ type mergingReceiver struct {
 	slots [mergeFrames]slot
 	used  int // slots that hold frames of this batch
 	size  int // of a slot's memory
-	hdr   [offload.HdrLen]byte
+	hdr   [hdrLen]byte
 	iov   [2]unix.Iovec
 	parts [1][]byte
 	out   offload.Merged
@@ -36,9 +36,10 @@ type mergingReceiver struct {
 
 // slot is a frame of the batch; its memory lives until the batch is flushed.
 type slot struct {
-	view *buffer.View // the frame from its IP header on; nil when given away
+	view *buffer.View // the frame; nil when given away
+	at   int          // where its IP packet begins
 	p    offload.Packet
-	n    int // length without padding
+	n    int // length of the packet, without padding
 }
 
 func newMergingReceiver(q *queue) *mergingReceiver {
@@ -64,15 +65,15 @@ func (r *mergingReceiver) receive(read readFunc) (int, error) {
 	}
 	s := &r.slots[r.used]
 	if s.view == nil {
-		r.size = max(r.size, int(r.q.e.MTU()))
+		r.size = max(r.size, r.q.ipAt+int(r.q.e.MTU()))
 		s.view = buffer.NewViewSize(r.size)
 	}
-	r.iov = [2]unix.Iovec{vector(&r.hdr[0], offload.HdrLen), vector(s.view.BasePtr(), s.view.Size())}
+	r.iov = [2]unix.Iovec{vector(&r.hdr[0], hdrLen), vector(s.view.BasePtr(), s.view.Size())}
 	n, err := read(r.iov[:])
 	if err != nil {
 		return 0, err
 	}
-	r.handle(s, n-offload.HdrLen)
+	r.handle(s, n-hdrLen)
 	return n, nil
 }
 
@@ -83,17 +84,19 @@ func (r *mergingReceiver) handle(s *slot, n int) {
 	if !r.q.inspect(&h, &s.p, r.hdr[:], frame[:min(len(frame), headMax)], n) {
 		return
 	}
-	s.n = min(n, s.p.Len)
-	r.parts[0] = frame[:s.n]
+	s.at = r.q.ipAt
+	s.n = min(n-s.at, s.p.Len)
+	frame = s.packet()
+	r.parts[0] = frame
 	if !r.q.verify(&h, &s.p, r.parts[:]) {
 		return
 	}
-	r.q.rxStats.count(s.n, false, h.Flags&offload.FlagNeedsCsum != 0)
+	r.q.counters.rx.count(s.n, false, h.Flags&offload.FlagNeedsCsum != 0)
 	// Verified here or vouched for: the coalescer merges nothing else.
 	if h.Flags == 0 {
 		h.Flags = offload.FlagDataValid
 	}
-	if fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: frame[:s.n], ID: r.used}); r.settle(fate, s) {
+	if fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: frame, ID: r.used}); r.settle(fate, s) {
 		return
 	}
 	// Drain: not taken. What is held goes first, in order, and the frame moves
@@ -102,8 +105,7 @@ func (r *mergingReceiver) handle(s *slot, n int) {
 	r.slots[0], r.slots[r.used] = r.slots[r.used], r.slots[0]
 	r.used = 0
 	s = &r.slots[0]
-	frame = s.view.AsSlice()[:s.n]
-	fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: frame, ID: 0})
+	fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: s.packet(), ID: 0})
 	r.settle(fate, s)
 }
 
@@ -120,15 +122,28 @@ func (r *mergingReceiver) settle(fate offload.Fate, s *slot) bool {
 	return true
 }
 
-// take makes a buffer of the slot's frame.
+// packet is the slot's IP packet.
+func (s *slot) packet() []byte { return s.view.AsSlice()[s.at : s.at+s.n] }
+
+// whole implements receiver.
+func (r *mergingReceiver) whole(n int) []byte { return r.slots[r.used].view.AsSlice()[:n] }
+
+// take makes a buffer of the slot's packet.
 func (s *slot) take() buffer.Buffer {
 	if s.n <= smallFrame {
-		return buffer.MakeWithView(buffer.NewViewWithData(s.view.AsSlice()[:s.n]))
+		return buffer.MakeWithView(buffer.NewViewWithData(s.packet()))
 	}
+	v := s.give()
+	v.TrimFront(s.at)
+	return buffer.MakeWithView(v)
+}
+
+// give gives the slot's memory away, cut to the packet's end.
+func (s *slot) give() *buffer.View {
 	v := s.view
 	s.view = nil
-	v.CapLength(s.n)
-	return buffer.MakeWithView(v)
+	v.CapLength(s.at + s.n)
+	return v
 }
 
 // flush delivers what is held, and begins a new batch.
@@ -144,7 +159,7 @@ func (r *mergingReceiver) drain() {
 			r.q.deliver(s.p.Version, s.take())
 			continue
 		}
-		r.q.rxStats.merged.Add(uint64(len(r.out.IDs)))
+		r.q.counters.rx.merged.Add(uint64(len(r.out.IDs)))
 		r.q.deliver(r.out.Packet.Version, r.superframe())
 	}
 }
@@ -155,10 +170,8 @@ func (r *mergingReceiver) superframe() buffer.Buffer {
 	buf := buffer.MakeWithView(buffer.NewViewWithData(r.out.Head))
 	for _, id := range r.out.IDs {
 		s := &r.slots[id]
-		v := s.view
-		s.view = nil
-		v.CapLength(s.n)
-		v.TrimFront(s.p.L3Len + s.p.L4Len)
+		v := s.give()
+		v.TrimFront(s.at + s.p.L3Len + s.p.L4Len)
 		tail := buffer.MakeWithView(v)
 		buf.Merge(&tail)
 	}

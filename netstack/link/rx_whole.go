@@ -10,15 +10,17 @@ import (
 // wholeReceiver receives from a device with TSO: superframes come and go up whole.
 type wholeReceiver struct {
 	q     *queue
-	hdr   [offload.HdrLen]byte
+	hdr   [hdrLen]byte
 	head  [headMax]byte // the frame's first bytes; split of them read there
-	split int           // header length of the last superframe
+	split int           // length of all headers of the last superframe
 	body  *buffer.View  // the frame's bytes from split on
 	iov   [3]unix.Iovec
 	parts [2][]byte
 }
 
-func newWholeReceiver(q *queue) *wholeReceiver { return &wholeReceiver{q: q, split: headGuess} }
+func newWholeReceiver(q *queue) *wholeReceiver {
+	return &wholeReceiver{q: q, split: q.ipAt + headGuess}
+}
 
 func (r *wholeReceiver) frames() int { return batchFrames }
 
@@ -37,7 +39,7 @@ func (r *wholeReceiver) receive(read readFunc) (int, error) {
 		r.body = buffer.NewViewSize(bodySize)
 	}
 	r.iov = [3]unix.Iovec{
-		vector(&r.hdr[0], offload.HdrLen),
+		vector(&r.hdr[0], hdrLen),
 		vector(&r.head[0], r.split),
 		vector(r.body.BasePtr(), bodySize),
 	}
@@ -45,7 +47,7 @@ func (r *wholeReceiver) receive(read readFunc) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	r.handle(n - offload.HdrLen)
+	r.handle(n - hdrLen)
 	return n, nil
 }
 
@@ -59,31 +61,54 @@ func (r *wholeReceiver) handle(n int) {
 	if !r.q.inspect(&h, &p, r.hdr[:], r.head[:max(0, min(n, headMax))], n) {
 		return
 	}
-	n = min(n, p.Len) // bytes past the IP length are padding
-	r.parts[0] = r.head[:min(n, r.split)]
+	at := r.q.ipAt
+	n = min(n, at+p.Len) // bytes past the IP length are padding
+	r.parts[0] = r.head[at:min(n, r.split)]
 	r.parts[1] = r.body.AsSlice()[:max(0, n-r.split)]
 	if !r.q.verify(&h, &p, r.parts[:]) {
 		return
 	}
-	r.q.rxStats.count(n, h.GSOType != offload.GSONone, h.Flags&offload.FlagNeedsCsum != 0)
+	r.q.counters.rx.count(n-at, h.GSOType != offload.GSONone, h.Flags&offload.FlagNeedsCsum != 0)
+	if h.GSOType == offload.GSOUDPL4 {
+		r.q.split(&h, &p, r.pieces(&p, n))
+		return
+	}
 	r.q.deliver(p.Version, r.build(&p, n))
 }
 
-// build makes the packet's buffer of the n bytes read.
+// pieces are the packet's bytes with all headers in the first.
+func (r *wholeReceiver) pieces(p *offload.Packet, n int) [][]byte {
+	at, split := r.q.ipAt, r.split
+	if want := at + p.L3Len + p.L4Len; want > split {
+		split = min(want, headMax, n)
+	}
+	r.parts[0] = r.head[at:min(n, split)]
+	r.parts[1] = r.body.AsSlice()[max(0, split-r.split):max(0, n-r.split)]
+	return r.parts[:]
+}
+
+// whole implements receiver.
+func (r *wholeReceiver) whole(n int) []byte {
+	b := append([]byte(nil), r.head[:min(n, r.split)]...)
+	return append(b, r.body.AsSlice()[:max(0, n-r.split)]...)
+}
+
+// build makes the packet's buffer of the frame of n bytes.
 func (r *wholeReceiver) build(p *offload.Packet, n int) buffer.Buffer {
+	at := r.q.ipAt
 	if n <= r.split {
-		return buffer.MakeWithView(buffer.NewViewWithData(r.head[:n]))
+		return buffer.MakeWithView(buffer.NewViewWithData(r.head[at:n]))
 	}
 	rest := n - r.split
 	if n <= copyMax {
-		v := buffer.NewView(n)
-		write(v, r.head[:r.split])
+		v := buffer.NewView(n - at)
+		write(v, r.head[at:r.split])
 		write(v, r.body.AsSlice()[:rest])
 		return buffer.MakeWithView(v)
 	}
 	// The headers of this packet end at want; bytes of them that were read
 	// into body move to the header view.
-	want := min(p.L3Len+p.L4Len, headMax)
+	want := min(at+p.L3Len+p.L4Len, headMax)
 	body := r.body
 	r.body = nil
 	body.CapLength(rest)
@@ -91,7 +116,7 @@ func (r *wholeReceiver) build(p *offload.Packet, n int) buffer.Buffer {
 	if end > r.split {
 		body.TrimFront(end - r.split)
 	}
-	buf := buffer.MakeWithView(buffer.NewViewWithData(r.head[:end]))
+	buf := buffer.MakeWithView(buffer.NewViewWithData(r.head[at:end]))
 	// Merge, not Append, which would fill the header view's spare bytes with
 	// payload.
 	tail := buffer.MakeWithView(body)

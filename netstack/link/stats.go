@@ -1,5 +1,7 @@
 package link
 
+import "github.com/tungate/tungate/lan"
+
 // DropReason says why a frame from the device, or a packet to it, was dropped.
 type DropReason uint8
 
@@ -19,8 +21,9 @@ const (
 	DropDestination // destination loopback, unspecified, broadcast or reserved
 	DropMulticast   // multicast: no service of ours (MLD, mDNS, SSDP ...)
 	DropLand        // source and destination are the same address and port
+	DropTooBig      // larger than the MTU, and not to be fragmented: answered with ICMP
 
-	DropTxFull  // the device took no more (EAGAIN, ENOBUFS)
+	DropTxFull  // the device took no more (EAGAIN, ENOBUFS), and too many frames wait
 	DropTxError // any other errno of a write
 	DropTxBuild // an outbound packet the link could not encode
 	NumDropReasons
@@ -31,7 +34,7 @@ var dropNames = [NumDropReasons]string{
 	DropBadIP: "bad_ip_header", DropTransport: "bad_transport_header", DropChecksum: "bad_checksum",
 	DropGSO: "gso_type", DropFragment: "tcp_fragment",
 	DropSource: "martian_source", DropDestination: "martian_destination",
-	DropMulticast: "multicast", DropLand: "land",
+	DropMulticast: "multicast", DropLand: "land", DropTooBig: "too_big",
 	DropTxFull: "tx_full", DropTxError: "tx_error", DropTxBuild: "tx_build",
 }
 
@@ -57,15 +60,19 @@ type Counters struct {
 	Refused         uint64 // superframes the device refused (EINVAL), segmented here instead
 	Merged          uint64 // frames that were merged into superframes here
 	Verified        uint64 // frames whose checksum was computed here
+	Split           uint64 // UDP superframes that were split into datagrams here
+	Waited          uint64 // frames that waited for the device to take more
 }
 
 // QueueStats are the counters of one queue.
 type QueueStats struct {
-	Rx, Tx Counters
+	Rx, Tx  Counters
+	Waiting int // gauge: frames that wait for the device
 }
 
 // Stats is a snapshot of an Endpoint's counters.
 type Stats struct {
 	Queues []QueueStats
 	Drops  [NumDropReasons]uint64
+	LAN    lan.Stats // of a TAP
 }

@@ -9,18 +9,20 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/offload"
 )
 
 // frame is the scratch of one outbound packet.
 type frame struct {
-	hdr     offload.Hdr
-	raw     [offload.HdrLen]byte
-	iov     []unix.Iovec
-	slices  [][]byte
-	packet  offload.Packet
-	segment offload.Segmenter
-	out     offload.Segment
+	hdr      offload.Hdr
+	raw      [hdrLen]byte
+	ethernet [lan.HdrLen]byte // of a TAP
+	iov      []unix.Iovec
+	slices   [][]byte
+	packet   offload.Packet
+	segment  offload.Segmenter
+	out      offload.Segment
 }
 
 // frames is a pool per process: frames hold no state between packets.
@@ -31,7 +33,9 @@ var frames = sync.Pool{New: func() any { return &frame{iov: make([]unix.Iovec, 0
 func (e *Endpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	f := frames.Get().(*frame)
 	for _, pkt := range list.AsSlice() {
-		e.send(f, pkt)
+		if e.lan == nil || e.lan.resolved(f, pkt) {
+			e.transmit(f, pkt)
+		}
 	}
 	f.release()
 	frames.Put(f)
@@ -49,41 +53,53 @@ func (f *frame) release() {
 // kernel's (6.6.44 refused valid ones).
 const maxRefusals = 3
 
-// send encodes one packet and writes it.
-func (e *Endpoint) send(f *frame, pkt *stack.PacketBuffer) {
-	q := e.queues[0]
+// transmit encodes one packet and writes it; on a TAP f.ethernet is complete.
+func (e *Endpoint) transmit(f *frame, pkt *stack.PacketBuffer) {
+	d := e.device.Load()
+	q := d.queues[d.steer.queue(pkt)]
 	f.hdr = offload.Hdr{}
 	if pkt.TransportProtocolNumber == header.TCPProtocolNumber && len(pkt.TransportHeader().Slice()) >= header.TCPMinimumSize {
 		e.partialChecksum(f, pkt)
 	}
 	super := f.hdr.GSOType != offload.GSONone
 	f.collect(pkt)
-	if super && !e.tso.Load() {
-		e.sendSegments(f, q)
+	if super && !d.takes(f.hdr.GSOType) {
+		q.sendSegments(f)
 		return
 	}
-	if f.hdr.Flags&offload.FlagNeedsCsum != 0 && !e.features.Checksum && !offload.Complete(&f.hdr, f.slices) {
+	if f.hdr.Flags&offload.FlagNeedsCsum != 0 && !d.features.Checksum && !offload.Complete(&f.hdr, f.slices) {
 		e.drop(DropTxBuild)
 		return
 	}
-	err := e.write(f, q, f.slices)
+	err := q.write(f, f.slices)
 	switch {
 	case err == nil:
-		q.txStats.count(pkt.Size(), super, f.hdr.Flags&offload.FlagNeedsCsum != 0)
+		q.counters.tx.count(pkt.Size(), super, f.hdr.Flags&offload.FlagNeedsCsum != 0)
 	case super && errors.Is(err, unix.EINVAL):
-		q.txStats.refused.Add(1)
-		if e.refusals.Add(1) >= maxRefusals {
-			e.tso.Store(false)
+		q.counters.tx.refused.Add(1)
+		if d.refusals.Add(1) >= maxRefusals {
+			d.tso.Store(false)
 		}
-		e.sendSegments(f, q)
+		q.sendSegments(f)
 	default:
 		e.dropWrite(err)
 	}
 }
 
+// takes reports whether superframes of type t may be written.
+func (d *device) takes(t offload.GSOType) bool {
+	if !d.tso.Load() {
+		return false
+	}
+	if t == offload.GSOTCPv6 {
+		return d.features.TSO6
+	}
+	return d.features.TSO4
+}
+
 // dropWrite counts a frame that the device did not take.
 func (e *Endpoint) dropWrite(err error) {
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) {
+	if full(err) {
 		e.drop(DropTxFull)
 		return
 	}
@@ -97,8 +113,8 @@ func (e *Endpoint) partialChecksum(f *frame, pkt *stack.PacketBuffer) {
 	tcp := header.TCP(pkt.TransportHeader().Slice())
 	payload := pkt.Data().Size()
 	if !pkt.GSOOptions.NeedsCsum {
-		net := pkt.Network()
-		tcp.SetChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, net.SourceAddress(), net.DestinationAddress(), uint16(len(tcp)+payload))) //nolint:gosec // an IP packet is at most 65,535 bytes
+		src, dst := outboundAddresses(pkt) // pkt.Network() is an allocation
+		tcp.SetChecksum(offload.PseudoSum(src, dst, offload.ProtoTCP, len(tcp)+payload))
 	}
 	f.hdr.Flags = offload.FlagNeedsCsum
 	f.hdr.CsumStart = uint16(l3) //nolint:gosec // at most 60 bytes
@@ -130,8 +146,9 @@ func (f *frame) collect(pkt *stack.PacketBuffer) {
 }
 
 // sendSegments cuts a superframe for a device that does not take it whole.
-func (e *Endpoint) sendSegments(f *frame, q *queue) {
-	q.txStats.software.Add(1)
+func (q *queue) sendSegments(f *frame) {
+	e := q.e
+	q.counters.tx.software.Add(1)
 	head := f.slices[0]
 	total := 0
 	for _, s := range f.slices {
@@ -161,18 +178,28 @@ func (e *Endpoint) sendSegments(f *frame, q *queue) {
 		for _, s := range f.out.Payload {
 			n += len(s)
 		}
-		if err := e.write(f, q, f.out.Payload, f.out.Head); err != nil {
+		if err := q.write(f, f.out.Payload, f.out.Head); err != nil {
 			e.dropWrite(err)
 			continue
 		}
-		q.txStats.count(n, false, false)
+		q.counters.tx.count(n, false, false)
 	}
 }
 
 // write sends one frame made of head, if any, and slices.
-func (e *Endpoint) write(f *frame, q *queue, slices [][]byte, head ...[]byte) error {
-	f.hdr.Encode(f.raw[:])
-	f.iov = append(f.iov[:0], vector(&f.raw[0], offload.HdrLen))
+func (q *queue) write(f *frame, slices [][]byte, head ...[]byte) error {
+	h := f.hdr
+	f.iov = append(f.iov[:0], vector(&f.raw[0], hdrLen))
+	if q.ipAt > 0 {
+		f.iov = append(f.iov, vector(&f.ethernet[0], lan.HdrLen))
+		if h.Flags&offload.FlagNeedsCsum != 0 {
+			h.CsumStart += lan.HdrLen
+		}
+		if h.GSOType != offload.GSONone {
+			h.HdrLen += lan.HdrLen
+		}
+	}
+	h.Encode(f.raw[:])
 	for _, s := range head {
 		f.iov = append(f.iov, vector(&s[0], len(s)))
 	}
@@ -181,5 +208,5 @@ func (e *Endpoint) write(f *frame, q *queue, slices [][]byte, head ...[]byte) er
 			f.iov = append(f.iov, vector(&s[0], len(s)))
 		}
 	}
-	return q.dev.WriteFrame(f.iov)
+	return q.backlog.write(f.iov)
 }

@@ -1,6 +1,7 @@
 package tuntest
 
 import (
+	"errors"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,9 @@ func (d *Device) RefuseSuperframes(yes bool) {
 	d.faults.refuses = yes
 }
 
+// errLost says that a frame is to vanish.
+var errLost = errors.New("lost")
+
 // fault returns why the device takes no frame now, nil if it does.
 func (d *Device) fault() error {
 	if !d.State().Up {
@@ -56,6 +60,8 @@ func (d *Device) fault() error {
 		return f.next
 	case d.opts.FullEvery > 0 && f.tried%d.opts.FullEvery == 0:
 		return unix.EAGAIN
+	case d.opts.LoseEvery > 0 && f.tried%d.opts.LoseEvery == 0:
+		return errLost
 	}
 	return nil
 }

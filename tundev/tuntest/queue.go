@@ -1,6 +1,7 @@
 package tuntest
 
 import (
+	"errors"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +64,10 @@ func (q *queue) WriteFrame(iov []unix.Iovec) error {
 	if !headed(iov) {
 		return unix.EINVAL
 	}
-	if err := d.fault(); err != nil {
+	switch err := d.fault(); {
+	case errors.Is(err, errLost):
+		return nil
+	case err != nil:
 		return err
 	}
 	f := gather(iov)

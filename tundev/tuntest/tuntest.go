@@ -51,6 +51,8 @@ type Options struct {
 	// FullEvery makes each write of that number, 25 say, find the queue full:
 	// EAGAIN, and a loss for whoever does not try again. 0 is never.
 	FullEvery int
+	// LoseEvery makes each write of that number vanish, as on a wire. 0 is none.
+	LoseEvery int
 }
 
 // Device is one end. Its methods may be called from any goroutine. It is also its

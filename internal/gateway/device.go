@@ -1,0 +1,156 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tungate/tungate/lan"
+	"github.com/tungate/tungate/metrics"
+	"github.com/tungate/tungate/tundev"
+)
+
+// remakeEvery is how often a device that somebody deleted is tried to be made
+// again: an attached one comes back when its maker makes it.
+const remakeEvery = 500 * time.Millisecond
+
+// device is the device that is served now.
+func (g *Gateway) device() Device { return *g.served.Load() }
+
+func (g *Gateway) createDevice() (Device, error) {
+	d, err := tundev.Create(g.cfg.Device)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// newLAN makes the Ethernet side of a TAP.
+func (g *Gateway) newLAN() (*lan.LAN, error) {
+	o := g.cfg.LAN
+	o.MTU = int(g.device().MTU())
+	l, err := lan.New(o, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("lan: %w", err)
+	}
+	return l, nil
+}
+
+// serveDevice runs the stack over the device until ctx ends or the device does, and
+// over the one that is made in its place if the config wants that.
+func (g *Gateway) serveDevice(ctx context.Context) error {
+	for {
+		err := g.serveOnce(ctx)
+		if !errors.Is(err, tundev.ErrGone) || g.cfg.Device.OnDelete != tundev.Recreate || g.remake == nil {
+			return err
+		}
+		if !g.makeAgain(ctx) {
+			return nil
+		}
+	}
+}
+
+// serveOnce runs the stack and the watcher of one device. When one ends, so does
+// the other.
+func (g *Gateway) serveOnce(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 2)
+	go func() { ended <- g.stack.Run() }()
+	w, ok := g.device().(watcher)
+	if !ok {
+		return <-ended
+	}
+	go func() { ended <- w.Watch(ctx, g.follow) }()
+	err := <-ended
+	cancel()
+	if err != nil {
+		err = errors.Join(err, g.device().Close()) // ends readers that saw nothing
+	}
+	if e := <-ended; !errors.Is(err, tundev.ErrGone) { // which each would tell
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// makeAgain makes the device anew, and tries until it can or ctx ends.
+func (g *Gateway) makeAgain(ctx context.Context) bool {
+	g.gone.Store(true)
+	old := g.device()
+	g.log.Warn("the device was deleted: making it again", zap.String("device", old.Name()))
+	if err := old.Close(); err != nil {
+		g.log.Warn("closing the deleted device", zap.Error(err))
+	}
+	again := time.NewTicker(remakeEvery)
+	defer again.Stop()
+	told := ""
+	for {
+		d, err := g.remake()
+		if err == nil {
+			g.replace(d)
+			return true
+		}
+		if text := err.Error(); text != told { // once, as long as it is the same
+			told = text
+			g.log.Error("the device cannot be made again yet", zap.Error(err))
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// replace serves d in the place of the device that went.
+func (g *Gateway) replace(d Device) {
+	g.served.Store(&d)
+	g.stack.Replace(d)
+	g.iface.Store(&tundev.State{Up: true, MTU: d.MTU()})
+	g.stack.LinkUp()
+	g.gone.Store(false)
+	for _, note := range d.Notes() {
+		g.log.Warn(note)
+	}
+	g.log.Info("the device is there again", zap.String("device", d.Name()), zap.Stringer("offload", d.Features()))
+}
+
+// watcher is a device that tells of changes of its interface.
+type watcher interface {
+	Watch(ctx context.Context, fn func(tundev.State)) error
+}
+
+// follow takes note of a change of the interface, with one line.
+func (g *Gateway) follow(now tundev.State) {
+	before := g.iface.Swap(&now)
+	if before == nil {
+		return
+	}
+	g.stack.SetMTU(now.MTU)
+	name := zap.String("device", g.device().Name())
+	switch {
+	case now.Up && !before.Up:
+		g.stack.LinkUp()
+		g.log.Info("link up", name)
+	case !now.Up && before.Up:
+		g.log.Warn("link down: nothing moves until it is up", name)
+	case now.MTU != before.MTU:
+		g.log.Info("MTU changed", name, zap.Uint32("mtu", uint32(now.MTU)))
+	}
+}
+
+func (g *Gateway) deviceMetrics() metrics.Device {
+	iface := tundev.State{Up: true, MTU: g.device().MTU()}
+	if s := g.iface.Load(); s != nil {
+		iface = *s
+	}
+	return metrics.Device{
+		Up:       iface.Up && !g.gone.Load() && phase(g.state.Load()) == serving,
+		MTU:      iface.MTU,
+		Queues:   len(g.device().Queues()),
+		Features: g.stack.Features(),
+	}
+}
