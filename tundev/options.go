@@ -114,7 +114,7 @@ type Offload struct {
 	TSO4     Mode // TCP superframes over IPv4 both ways (TUN_F_TSO4)
 	TSO6     Mode // the same over IPv6 (TUN_F_TSO6)
 	ECN      Mode // TCP superframes whose first segment carries CWR (TUN_F_TSO_ECN); needs TSO4 or TSO6
-	USO      Mode // UDP superframes from the device (TUN_F_USO4, TUN_F_USO6)
+	USO      Mode // UDP superframes from the device (TUN_F_USO4, TUN_F_USO6); auto beside TSO only
 }
 
 // OnDelete is what follows the end of a device by somebody else's hand.
