@@ -1,6 +1,7 @@
 package tundev
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -60,27 +61,77 @@ type Device struct {
 	notes    []string
 	files    []*file // one a queue
 	queues   []Queue // the same
+	given    bool    // came by descriptors that somebody else opened
 	index    int     // interface index; 0 for a device that came by its file
 	hwaddr   net.HardwareAddr
 }
 
-// Create makes the device that o describes, or attaches to it if o.Attach, in the
-// network namespace o.NetNS, configures its interface and sets it up. To make it
-// needs CAP_NET_ADMIN there; to attach to a persistent device whose owner is this
-// user needs nothing. The error is one sentence that says what to do.
-func Create(o Options) (d *Device, err error) {
-	if err := o.Validate(); err != nil {
+// Create is CreateContext that waits for a device for as long as it takes.
+//
+//nolint:contextcheck,nolintlint // for callers that wait for nothing; it is seen in theirs only
+func Create(o Options) (*Device, error) {
+	return CreateContext(context.Background(), o) //nolint:forbidigo // for callers that wait for nothing
+}
+
+// CreateContext makes the device that o describes, or attaches to it if o.Attach,
+// in the network namespace o.NetNS, configures its interface and sets it up; or
+// takes over the one whose descriptors o.FDs names or somebody sends to o.Socket,
+// for which it waits until ctx is done. To make a device needs CAP_NET_ADMIN; to
+// attach to a persistent one whose owner is this user, and to take one over, needs
+// nothing. The error is one sentence that says what to do.
+//
+// Descriptors of o.FDs belong to the Device if there is no error, and are closed:
+// it has duplicates, which a child process does not inherit.
+//
+// Whoever sends to o.Socket connects (SOCK_STREAM) and sends one message of at
+// least a byte with all descriptors, and reads a line: "ok" and the device's name,
+// or the error. In Python: s.connect(path); socket.send_fds(s, [b"tun"], [fd]).
+func CreateContext(ctx context.Context, o Options) (*Device, error) {
+	if err := errors.Join(o.Validate(), o.contradictions()); err != nil {
 		return nil, err
 	}
-	if !o.Attach {
+	if o.Socket == "" {
+		return createAt(o)
+	}
+	s, err := receive(ctx, o.Socket)
+	if err != nil {
+		return nil, err
+	}
+	o.FDs = s.fds
+	d, err := createAt(o)
+	if err != nil {
+		s.drop()
+		s.tell("", err)
+		return nil, err
+	}
+	s.tell(d.name, nil)
+	return d, nil
+}
+
+// createAt is Create in the namespace that o names.
+func createAt(o Options) (d *Device, err error) {
+	how := create
+	switch {
+	case len(o.FDs) > 0:
+		how = inherit
+	case !o.Attach:
 		def(&o.Name, o.Kind.String()+"%d")
 		def(&o.MTU, DefaultMTU)
 	}
+	if o.CreateNetNS {
+		if err := makeNamespace(o.NetNS); err != nil {
+			return nil, err
+		}
+	}
 	err = inNamespace(o.NetNS, func() (err error) {
-		d, err = create(o)
+		d, err = how(o)
 		return err
 	})
 	return d, err
+}
+
+func newDevice(o Options) *Device {
+	return &Device{opts: o, kind: o.Kind, mtu: o.MTU}
 }
 
 // create is Create in the calling thread's namespace.
@@ -91,7 +142,7 @@ func create(o Options) (*Device, error) {
 	if err := checkName(o); err != nil {
 		return nil, err
 	}
-	d := &Device{opts: o, kind: o.Kind, mtu: o.MTU}
+	d := newDevice(o)
 	for _, step := range []func() error{d.open, d.init, d.configure, d.proveSuperframes} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, d.Close())
@@ -111,7 +162,7 @@ func Attach(f *os.File, mtu MTU, o Offload) (*Device, error) {
 		}
 		return nil, err
 	}
-	d := &Device{opts: Options{Offload: o}, mtu: mtu}
+	d := &Device{opts: Options{Offload: o}, mtu: mtu, given: true}
 	def(&d.mtu, DefaultMTU)
 	d.add(own)
 	facts, err := factsOf(own)
@@ -185,6 +236,15 @@ func (d *Device) Features() Features { return d.features }
 // Notes lists, a sentence each, what was asked for and could not be done but does
 // not keep the device from working.
 func (d *Device) Notes() []string { return d.notes }
+
+// Options returns what the device was made with, its name in full. Given to Create
+// once more, after the device was deleted, they make the same device again; see
+// Recreatable.
+func (d *Device) Options() Options { return d.opts }
+
+// Recreatable reports whether Create can do so. A device that came by descriptors
+// alone cannot be had again; on a socket somebody may send another.
+func (d *Device) Recreatable() bool { return !d.given || d.opts.Socket != "" }
 
 // HardwareAddr returns the address of the kernel's interface, which is the guest's
 // where the kernel is the guest; nil for a TUN.

@@ -17,6 +17,8 @@ type facts struct {
 	name    string
 	kind    Kind
 	vnetHdr bool
+	multi   bool
+	ns      string           // of the device, "" if it may not be asked
 	hwaddr  net.HardwareAddr // of a TAP
 }
 
@@ -36,7 +38,11 @@ func factsOfFD(fd int) (facts, error) {
 		return facts{}, fmt.Errorf("the file descriptor is no TUN or TAP device (%w): pass one opened from %s with TUNSETIFF done", err, clonePath)
 	}
 	flags := ifr.Uint16()
-	x := facts{name: ifr.Name(), vnetHdr: flags&unix.IFF_VNET_HDR != 0}
+	x := facts{name: ifr.Name(), vnetHdr: flags&unix.IFF_VNET_HDR != 0, multi: flags&unix.IFF_MULTI_QUEUE != 0}
+	if ns, err := devNetNS(fd); err == nil {
+		x.ns = ns.UniqueId()
+		_ = ns.Close()
+	}
 	if flags&unix.IFF_TAP != 0 {
 		x.kind = TAP
 		x.hwaddr, err = hwaddrOf(fd)
@@ -67,21 +73,29 @@ func (x *facts) fit(o Options) error {
 
 // plain is an error if frames of the device behind fd begin with a struct tun_pi,
 // as they do unless its maker asked for IFF_NO_PI. TUNGETIFF does not tell: its bit
-// is IFF_NOFILTER's too, which is always set. So a frame is written that only one
-// of the two takes, and that the kernel drops: nothing at all behind 4 bytes that
-// are no IP version (TUN), an Ethernet header to nobody (TAP).
+// is IFF_NOFILTER's too, which is mostly set. So something is written that is
+// EINVAL without a tun_pi, and with one a frame that the kernel drops: of no length,
+// or Ethernet to nobody. A TAP without vnet_hdr has no such frame; see locate.
 func (x *facts) plain(fd int) error {
 	const tunPI = 4
-	length := tunPI
-	if x.kind == TAP {
-		length = ethernetLen
-	}
+	frame := make([]byte, tunPI, tunPI+offload.HdrLen+ethernetLen)
 	if x.vnetHdr {
-		length += offload.HdrLen
+		// Where it is the virtio_net_hdr: headers longer than the frame.
+		copy(frame, []byte{0, 0, 0xff, 0xff})
+		frame = frame[:len(frame)+offload.HdrLen]
 	}
-	_, err := unix.Write(fd, make([]byte, length))
-	if refused := errors.Is(err, unix.EINVAL); refused != (x.kind == TAP) {
-		return nil
+	if x.kind == TAP {
+		if !x.vnetHdr {
+			return nil
+		}
+		frame = frame[:len(frame)+ethernetLen]
 	}
-	return fmt.Errorf("device %s puts 4 bytes of packet information before each frame: open it with IFF_NO_PI", x.name)
+	if _, err := unix.Write(fd, frame); err == nil || errors.Is(err, unix.EIO) { // EIO: taken, and the link is down
+		return packetInfoError(x.name)
+	}
+	return nil
+}
+
+func packetInfoError(name string) error {
+	return fmt.Errorf("device %s puts 4 bytes of packet information before each frame: open it with IFF_NO_PI", name)
 }

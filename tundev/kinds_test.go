@@ -301,6 +301,19 @@ func TestHelperAttach(t *testing.T) {
 			t.Errorf("%q: %v, want a sentence with %q", name, err, want)
 		}
 	}
+	if _, err := tundev.Create(tundev.Options{NetNS: "tungate-none", CreateNetNS: true}); err == nil || !strings.Contains(err.Error(), "ip netns add tungate-none") {
+		t.Errorf("a namespace: %v", err)
+	}
+	d, err := tundev.Create(tundev.Options{FDs: []int{3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Name() != "given" || d.MTU() != 1330 || !d.Features().TSO4 {
+		t.Errorf("by descriptor: %s, MTU %d, %v", d.Name(), d.MTU(), d.Features())
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
 	if _, err := tundev.Create(tundev.Options{Name: "tun1", Attach: true, MTU: 1400}); err == nil || !strings.Contains(err.Error(), "leave device.mtu out") {
 		t.Errorf("another MTU: %v", err)
 	}
@@ -325,6 +338,12 @@ func TestAttachUnprivileged(t *testing.T) {
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", become)
 	cmd.Env = append(os.Environ(), "TUNDEV_HELPER=1", "GOMAXPROCS=4")
 	cmd.Dir = "/"
+	given := os.NewFile(uintptr(openQueue(t, ns, "given", tunFlags|hdrFlag)), "given")
+	defer given.Close()
+	cmd.ExtraFiles = []*os.File{given}
+	if err := ns.IP("link set given mtu 1330 up"); err != nil {
+		t.Fatal(err)
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	p, err := ns.Start(cmd)

@@ -27,8 +27,13 @@ func inNamespace(where string, f func() error) error {
 		return err
 	}
 	defer func() { _ = target.Close() }()
-	// The thread is bent to the namespace for the call. If it cannot be bent
-	// back it must not serve anybody else, and ends with its goroutine.
+	return onThread(func() error { return namespaceError(where, netns.Set(target)) }, f)
+}
+
+// onThread bends a thread to another namespace by enter, runs f on it and bends it
+// back. One that cannot be bent back must not serve anybody else, and ends with its
+// goroutine.
+func onThread(enter, f func() error) error {
 	failed := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -38,11 +43,9 @@ func inNamespace(where string, f func() error) error {
 			return
 		}
 		defer func() { _ = home.Close() }()
-		if err := netns.Set(target); err != nil {
-			failed <- namespaceError(where, err)
-			return
+		if err = enter(); err == nil {
+			err = f()
 		}
-		err = f()
 		if back := netns.Set(home); back == nil {
 			runtime.UnlockOSThread()
 		}
@@ -69,10 +72,12 @@ func openNamespace(where string) (netns.NsHandle, error) {
 // namespaceError puts what open or setns answered into a sentence.
 func namespaceError(where string, err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
-		return fmt.Errorf("network namespace %q is not there (%w): device.netns takes a path, the pid of a process, or a name that ip netns list shows", where, errnoOf(err))
+		return fmt.Errorf("network namespace %q is not there (%w): device.netns takes a path, the pid of a process, or a name that ip netns list shows; device.create_netns makes one", where, errnoOf(err))
 	case errors.Is(err, os.ErrPermission), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("network namespace %q may not be entered (%w): it needs CAP_SYS_ADMIN; run as root", where, errnoOf(err))
+		return fmt.Errorf("network namespace %q may not be entered (%w): it needs CAP_SYS_ADMIN; run as root, or start the gateway inside (ip netns exec)", where, errnoOf(err))
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%q is no network namespace (%w): device.netns takes a path, the pid of a process, or a name that ip netns list shows", where, unix.EINVAL)
 	}

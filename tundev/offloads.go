@@ -27,12 +27,17 @@ type offloadSwitch struct {
 }
 
 func (o *Offload) switches() []offloadSwitch {
+	usoNeeds := bitsChecksum
+	if o.USO == Auto {
+		// Without TSO frames are merged here, which superframes would end.
+		usoNeeds = bitsTSO4 | bitsTSO6
+	}
 	return []offloadSwitch{
 		{"checksum", o.Checksum, bitsChecksum, 0, ""},
 		{"tso4", o.TSO4, bitsTSO4, bitsChecksum, "offload.checksum"},
 		{"tso6", o.TSO6, bitsTSO6, bitsChecksum, "offload.checksum"},
 		{"ecn", o.ECN, bitsECN, bitsTSO4 | bitsTSO6, "offload.tso4 or offload.tso6"},
-		{"uso", o.USO, bitsUSO, bitsChecksum, "offload.checksum"},
+		{"uso", o.USO, bitsUSO, usoNeeds, "offload.checksum"},
 	}
 }
 
@@ -41,9 +46,6 @@ func (o *Offload) switches() []offloadSwitch {
 // where o says on. The kernel takes a whole set or leaves things as they are
 // (tun.c, set_offload).
 func negotiate(o Offload, set func(bits int) error) (Features, []string, error) {
-	if o.USO == Auto {
-		o.USO = Off // nobody splits the datagrams yet
-	}
 	wanted := 0
 	for _, s := range o.switches() {
 		if s.mode != Off && (s.needs == 0 || wanted&s.needs != 0) {
@@ -67,13 +69,17 @@ func negotiateEach(o Offload, set func(bits int) error) (Features, []string, err
 		if s.mode == Off {
 			continue
 		}
+		missing := s.needs != 0 && have&s.needs == 0
+		if missing && s.mode == Auto {
+			continue // and what it needs is noted
+		}
 		err := set(have | s.bits)
 		if err == nil {
 			have |= s.bits
 			continue
 		}
 		why := err.Error()
-		if s.needs != 0 && have&s.needs == 0 {
+		if missing {
 			why = "it needs " + s.where + ", which is off"
 		}
 		if s.mode == On {

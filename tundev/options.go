@@ -114,7 +114,7 @@ type Offload struct {
 	TSO4     Mode // TCP superframes over IPv4 both ways (TUN_F_TSO4)
 	TSO6     Mode // the same over IPv6 (TUN_F_TSO6)
 	ECN      Mode // TCP superframes whose first segment carries CWR (TUN_F_TSO_ECN); needs TSO4 or TSO6
-	USO      Mode // UDP superframes from the device (TUN_F_USO4, TUN_F_USO6)
+	USO      Mode // UDP superframes from the device (TUN_F_USO4, TUN_F_USO6); auto beside TSO only
 }
 
 // OnDelete is what follows the end of a device by somebody else's hand.
@@ -164,13 +164,17 @@ type Options struct {
 	// queue; nothing is configured then but what Offload says. Empty is none.
 	FDs []int
 	// Socket is the path of a unix socket on which Create waits for such
-	// descriptors: one message with all of them (SCM_RIGHTS). "" is none.
+	// descriptors: one message with all of them (SCM_RIGHTS), from this user or
+	// root. It is there while Create waits; one that a killed program left is
+	// replaced. "" is none.
 	Socket string
 	// NetNS is the network namespace the device is in: a path, the pid of a
-	// process, or a name of ip-netns(8). "" is the caller's.
+	// process, or a name of ip-netns(8). "" is the caller's. With FDs or Socket
+	// it only says where to look for the interface.
 	NetNS string
-	// CreateNetNS makes the namespace if NetNS is a name that is not there yet;
-	// it stays when the Device closes.
+	// CreateNetNS makes the namespace, with its loopback up, if NetNS is a name
+	// that is not there yet; it stays when the Device closes, and when it could
+	// not be made.
 	CreateNetNS bool
 	// Queues is how many queues the device gets; 0 is one for each processor
 	// the program may use, at most MaxQueues. A device that was made without
@@ -210,7 +214,37 @@ func (o *Options) Validate() error {
 			errs = append(errs, fmt.Errorf("addresses[%d]: %s needs an mtu of at least %d (RFC 8200, section 5)", i, a, MinMTUv6))
 		}
 	}
+	if len(o.Socket) > maxSocketPath {
+		errs = append(errs, fmt.Errorf("socket: %q is longer than the %d bytes of a socket's path", o.Socket, maxSocketPath))
+	}
 	errs = append(errs, o.Offload.validate()...)
+	return errors.Join(errs...)
+}
+
+// contradictions reports every setting that cannot go with another, joined.
+func (o *Options) contradictions() error {
+	if o.CreateNetNS && !isNamespaceName(o.NetNS) {
+		return fmt.Errorf("device.create_netns: needs a name in device.netns, and %q is none: no path and no pid", o.NetNS)
+	}
+	if len(o.FDs) == 0 && o.Socket == "" {
+		return nil
+	}
+	const given = "for a device that comes by device.fds or device.socket"
+	var errs []error
+	for _, c := range []struct {
+		bad       bool
+		name, why string
+	}{
+		{len(o.FDs) > 0 && o.Socket != "", "socket", "set this or device.fds, not both"},
+		{o.Attach, "attach", "leave it out " + given + ", which is attached to already"},
+		{o.CreateNetNS, "create_netns", "leave it out " + given + ", which is in its namespace already"},
+		{len(o.Addresses) > 0, "addresses", "leave them out " + given + ", which its maker configures"},
+		{len(o.Routes) > 0, "routes", "leave them out " + given + ", which its maker configures"},
+	} {
+		if c.bad {
+			errs = append(errs, fmt.Errorf("device.%s: %s", c.name, c.why))
+		}
+	}
 	return errors.Join(errs...)
 }
 

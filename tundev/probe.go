@@ -32,31 +32,85 @@ type Interface struct {
 	Queues     int    `json:"queues"` // open now
 }
 
+// Configured is the device as a gateway would have it.
+type Configured struct {
+	Kind     string   `json:"kind"`
+	MTU      MTU      `json:"mtu"`
+	Queues   int      `json:"queues"`
+	Offloads string   `json:"offloads"` // names in the config, "none" if none
+	Notes    []string `json:"notes"`    // what goes without, and why
+	Error    string   `json:"error,omitempty"`
+}
+
 // Report is what Probe found.
 type Report struct {
 	Kernel string `json:"kernel"` // release, as uname -r
 	// OK reports whether a gateway has a device to serve.
-	OK        bool       `json:"ok"`
-	Interface *Interface `json:"interface,omitempty"` // of an existing device
-	Features  []Feature  `json:"features"`
+	OK         bool        `json:"ok"`
+	Interface  *Interface  `json:"interface,omitempty"` // of an existing device
+	Features   []Feature   `json:"features"`
+	Configured *Configured `json:"configured,omitempty"`
 }
 
-// Probe finds out what can be done with a device as o describes it: it makes one,
-// tries each offload, writes superframes, and deletes it; or it takes the one that
-// o.Attach names, which keeps what it was told, and gives it back. Nothing but the
-// device's place, kind and name counts of o. What cannot be tried is reported with
-// the reason.
+// Probe finds out what can be done with a device as o describes it. It makes one
+// under a name of its own, tries each offload, writes superframes, and deletes it;
+// or it takes the one that o.Attach names, and gives it back, unless another
+// program serves it. Then it does what Create would, but for addresses and routes.
+// What cannot be tried is reported with the reason.
 func Probe(o Options) Report {
 	r := Report{Kernel: kernelRelease()}
-	o = Options{Kind: o.Kind, Name: o.Name, Attach: o.Attach, NetNS: o.NetNS, MTU: DefaultMTU, Queues: 1}
-	if !o.Attach {
-		o.Name = o.Kind.String() + "%d"
+	if len(o.FDs) > 0 || o.Socket != "" {
+		o = Options{Kind: o.Kind, Offload: o.Offload}
+		r.add(Feature{Name: "descriptors"}, errors.New("what comes by device.fds or device.socket is looked at when the gateway starts: this is about devices made here"))
+	}
+	o.Addresses, o.Routes = nil, nil
+	if o.CreateNetNS {
+		o.CreateNetNS = false
+		if ns, err := openNamespace(o.NetNS); err != nil {
+			o.NetNS = "" // a new one is like this one
+		} else {
+			_ = ns.Close()
+		}
 	}
 	err := inNamespace(o.NetNS, func() error { r.probe(o); return nil })
 	if err != nil {
 		r.add(Feature{Name: "netns"}, err)
 	}
 	return r
+}
+
+// ProbeInterface is Probe for the device called name, of whichever kind it is.
+func ProbeInterface(name string) Report {
+	o := Options{Name: name, Attach: true}
+	if i := lookAt(name); i != nil && i.Kind == TAP.String() {
+		o.Kind = TAP
+	}
+	return Probe(o)
+}
+
+// Summary is the report in a sentence.
+func (r *Report) Summary() string {
+	if r.Configured != nil && r.Configured.Error != "" {
+		return r.Configured.Error
+	}
+	var missing []string
+	for _, f := range r.Features {
+		if f.OK {
+			continue
+		}
+		if !r.OK {
+			return f.Detail
+		}
+		missing = append(missing, f.Name)
+	}
+	what := "TUN and TAP devices can be made here"
+	if r.Interface != nil {
+		what = fmt.Sprintf("%s %s can be served", r.Interface.Kind, r.Interface.Name)
+	}
+	if len(missing) == 0 {
+		return what + ", with every offload"
+	}
+	return what + ", but for: " + strings.Join(missing, ", ")
 }
 
 func kernelRelease() string {
@@ -78,37 +132,84 @@ func (r *Report) add(f Feature, err error) {
 
 // probe is Probe in the calling thread's namespace.
 func (r *Report) probe(o Options) {
-	if o.Attach {
-		r.Interface = lookAt(o.Name)
-	}
 	err := checkNode()
 	r.add(Feature{Name: clonePath, Detail: "may be opened"}, err)
 	if err != nil {
 		return
 	}
-	d, err := r.device(o)
+	tried := Options{Kind: o.Kind, Name: o.Kind.String() + "%d", Attach: o.Attach, MTU: DefaultMTU, Queues: 1}
+	if o.Attach {
+		tried.MTU, tried.Name = 0, o.Name
+		if r.Interface = lookAt(o.Name); r.Interface != nil && r.Interface.Queues > 0 {
+			r.add(Feature{Name: "attach to " + o.Name}, fmt.Errorf("device %s is served by another program, which a look would disturb: end it first", o.Name))
+			return
+		}
+		if r.Interface != nil && r.Interface.Kind == (TAP-tried.Kind).String() {
+			tried.Kind = TAP - tried.Kind // the config's fault is told of below
+		}
+	}
+	if d, err := r.device(tried); err == nil {
+		r.OK = true
+		if err := d.Control(func(fd int) error { r.offloads(d, fd); return nil }); err != nil {
+			r.add(Feature{Name: "offloads"}, err)
+		}
+		_ = d.Close()
+		if !o.Attach {
+			r.otherKind(tried)
+		}
+	}
+	r.configured(o)
+}
+
+// configured does what Create would, and leaves the interface of a device that is
+// there as it is.
+func (r *Report) configured(o Options) {
+	c := Configured{Notes: []string{}}
+	r.Configured = &c
+	d, err := rehearse(o)
 	if err != nil {
+		r.OK, c.Error = false, err.Error()
 		return
 	}
-	r.OK = true
-	if err := d.Control(func(fd int) error { r.offloads(d, fd); return nil }); err != nil {
-		r.add(Feature{Name: "offloads"}, err)
+	c.Kind, c.MTU, c.Queues, c.Offloads = d.Kind().String(), d.MTU(), len(d.Queues()), d.Features().String()
+	if r.Interface != nil {
+		c.MTU = r.Interface.MTU
 	}
-	if err := d.Close(); err != nil {
-		r.add(Feature{Name: "close"}, err)
+	c.Notes = append(c.Notes, d.Notes()...)
+	_ = d.Close()
+}
+
+// rehearse is Create in the calling thread's namespace, under another name: the one
+// asked for may be one that somebody waits for.
+func rehearse(o Options) (*Device, error) {
+	if err := errors.Join(o.Validate(), o.contradictions()); err != nil {
+		return nil, err
+	}
+	if o.Name != "" {
+		if err := checkName(o); err != nil {
+			return nil, err
+		}
 	}
 	if !o.Attach {
-		r.otherKind(o)
+		o.Name, o.NetNS = "", ""
+		return Create(o)
 	}
+	d := newDevice(o)
+	for _, step := range []func() error{d.open, d.init} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	return d, nil
 }
 
 // device opens the device that is tried, with all that its options leave alone.
 func (r *Report) device(o Options) (*Device, error) {
-	f := Feature{Name: "make a " + o.Kind.String(), Detail: "devices may be made in this network namespace"}
+	f := Feature{Name: "make a " + o.Kind.String(), Detail: kindDetails[o.Kind]}
 	if o.Attach {
 		f = Feature{Name: "attach to " + o.Name, Detail: "this user may"}
 	}
-	d := &Device{opts: o, kind: o.Kind, mtu: o.MTU}
+	d := newDevice(o)
 	err := checkName(o)
 	if err == nil {
 		err = d.open()
@@ -130,12 +231,14 @@ func (r *Report) device(o Options) (*Device, error) {
 func (r *Report) otherKind(o Options) {
 	o.Kind = TAP - o.Kind
 	o.Name = o.Kind.String() + "%d"
-	d := &Device{opts: o, kind: o.Kind, mtu: o.MTU}
+	d := newDevice(o)
 	err := errors.Join(d.open(), d.Close())
 	r.add(Feature{Name: "make a " + o.Kind.String(), Detail: kindDetails[o.Kind]}, err)
 }
 
 var kindDetails = [...]string{TUN: "IP packets", TAP: "Ethernet frames, for guests with a network card"} //nolint:gochecknoglobals // read-only
+
+const since2008 = "Linux has had it since 2.6.27, so this is something else"
 
 // offloads tries what the kernel knows, each with what it depends on.
 func (r *Report) offloads(d *Device, fd int) {
@@ -159,24 +262,25 @@ func (r *Report) offloads(d *Device, fd int) {
 	for _, x := range []struct {
 		name, ethtool, good string
 		bits                int
+		since               string
 	}{
-		{"checksum", "tx-checksumming", "checksums need not be computed here", bitsChecksum},
-		{"tso4", "tx-tcp-segmentation", "TCP superframes over IPv4", bitsChecksum | bitsTSO4},
-		{"tso6", "tx-tcp6-segmentation", "TCP superframes over IPv6", bitsChecksum | bitsTSO6},
-		{"ecn", "tx-tcp-ecn-segmentation", "superframes with congestion marks stay whole", bitsChecksum | bitsTSO4 | bitsECN},
-		{"uso", "tx-udp-segmentation", "UDP superframes from the device", bitsChecksum | bitsUSO},
+		{"checksum", "tx-checksumming", "checksums need not be computed here", bitsChecksum, since2008},
+		{"tso4", "tx-tcp-segmentation", "TCP superframes over IPv4", bitsChecksum | bitsTSO4, since2008},
+		{"tso6", "tx-tcp6-segmentation", "TCP superframes over IPv6", bitsChecksum | bitsTSO6, since2008},
+		{"ecn", "tx-tcp-ecn-segmentation", "superframes with congestion marks stay whole", bitsChecksum | bitsTSO4 | bitsECN, since2008},
+		{"uso", "tx-udp-segmentation", "UDP superframes from the device", bitsChecksum | bitsUSO, "it needs Linux 6.2"},
 	} {
 		err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, x.bits)
 		if err != nil {
-			err = fmt.Errorf("the kernel refuses it (%w)", err)
+			err = fmt.Errorf("the kernel refuses it (%w): %s", err, x.since)
 		}
-		r.add(Feature{Name: x.name, Ethtool: x.ethtool, Detail: x.good}, err)
+		r.add(Feature{Name: x.name, Ethtool: x.ethtool, Detail: x.good + " (" + x.ethtool + ")"}, err)
 	}
 	if d.opts.Attach {
 		return // its other side may be anything
 	}
 	for _, version := range []uint8{4, 6} {
-		f := Feature{Name: fmt.Sprintf("superframe over IPv%d", version), Detail: "the kernel takes one that is written"}
+		f := Feature{Name: fmt.Sprintf("superframe, IPv%d", version), Detail: "the kernel takes a valid one that is written"}
 		err := d.trySuperframe(version)
 		if errors.Is(err, unix.EINVAL) {
 			err = fmt.Errorf("the kernel refuses a valid one (%w): segments are made here instead", unix.EINVAL)

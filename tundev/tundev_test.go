@@ -3,6 +3,7 @@ package tundev_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -288,29 +289,32 @@ func TestOffloads(t *testing.T) {
 		want tundev.Features
 		text string
 	}{
-		{tundev.Offload{}, allFeatures, "checksum tso4 tso6 ecn"},
-		{tundev.Offload{VnetHdr: tundev.On, Checksum: tundev.On, TSO4: tundev.On, TSO6: tundev.On, ECN: tundev.On}, allFeatures, "checksum tso4 tso6 ecn"},
-		{tundev.Offload{USO: tundev.On}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true, USO: true}, "checksum tso4 tso6 ecn uso"},
+		{tundev.Offload{}, allFeatures, "checksum tso4 tso6 ecn uso"},
+		{tundev.Offload{VnetHdr: tundev.On, Checksum: tundev.On, TSO4: tundev.On, TSO6: tundev.On, ECN: tundev.On, USO: tundev.On}, allFeatures, "checksum tso4 tso6 ecn uso"},
+		{tundev.Offload{USO: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}, "checksum tso4 tso6 ecn"},
 		{tundev.Offload{TSO4: tundev.Off, TSO6: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true}, "checksum"},
-		{tundev.Offload{TSO4: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true, TSO6: true, ECN: true}, "checksum tso6 ecn"},
-		{tundev.Offload{TSO6: tundev.Off, ECN: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true}, "checksum tso4"},
+		{tundev.Offload{TSO4: tundev.Off, TSO6: tundev.Off, USO: tundev.On}, tundev.Features{VnetHdr: true, Checksum: true, USO: true}, "checksum uso"},
+		{tundev.Offload{TSO4: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true, TSO6: true, ECN: true, USO: true}, "checksum tso6 ecn uso"},
+		{tundev.Offload{TSO6: tundev.Off, ECN: tundev.Off}, tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, USO: true}, "checksum tso4 uso"},
 		{tundev.Offload{Checksum: tundev.Off}, tundev.Features{VnetHdr: true}, "none"},
 		{tundev.Offload{VnetHdr: tundev.Off}, tundev.Features{}, "none"},
 	} {
 		for _, o := range []tundev.Options{{Queues: 1}, {Kind: tundev.TAP, Queues: 1}, {Queues: 4}} {
-			ns := namespace(t)
-			o.Name, o.Offload = "dev0", c.o
-			d := create(t, ns, o)
-			if d.Features() != c.want || d.Features().String() != c.text || len(d.Notes()) != 0 {
-				t.Errorf("%v, %v: features %v, want %v; notes %q", o.Kind, c.o, d.Features(), c.text, d.Notes())
-			}
-			checkKernelFeatures(t, ns, c.want)
+			t.Run(fmt.Sprint(o.Kind, o.Queues, c.o), func(t *testing.T) {
+				ns := namespace(t)
+				o.Name, o.Offload = "dev0", c.o
+				d := create(t, ns, o)
+				if d.Features() != c.want || d.Features().String() != c.text || len(d.Notes()) != 0 {
+					t.Errorf("features %v, want %v; notes %q", d.Features(), c.text, d.Notes())
+				}
+				checkKernelFeatures(t, ns, c.want)
+			})
 		}
 	}
 }
 
 // allFeatures is what auto takes on a kernel that has everything.
-var allFeatures = tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true}
+var allFeatures = tundev.Features{VnetHdr: true, Checksum: true, TSO4: true, TSO6: true, ECN: true, USO: true}
 
 // checkKernelFeatures asks ethtool whether the kernel's side is as the device says.
 func checkKernelFeatures(t *testing.T, ns *testutil.Namespace, f tundev.Features) {
@@ -542,74 +546,6 @@ func TestAttachByName(t *testing.T) {
 		}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want a sentence with %q", name, err, want)
 		}
-	}
-}
-
-// TestProbe finds every feature of a kernel that has them, and leaves nothing.
-func TestProbe(t *testing.T) {
-	ns := namespace(t)
-	err := ns.Do(func() error {
-		r := tundev.Probe(tundev.Options{})
-		if r.Kernel == "" || len(r.Features) < 8 {
-			t.Errorf("%+v", r)
-		}
-		for _, f := range r.Features {
-			if !f.OK || f.Detail == "" {
-				t.Errorf("%s: %v, %q", f.Name, f.OK, f.Detail)
-			}
-		}
-		l, err := netlink.LinkList()
-		if err == nil && len(l) != 1 {
-			t.Errorf("%d interfaces after the probe, want lo alone", len(l))
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}
-
-// TestWatch follows the link: down, up, another MTU, deleted.
-func TestWatch(t *testing.T) {
-	ns := namespace(t)
-	o := tundev.Options{Name: "tun0", NetNS: ns.Name}
-	d, err := tundev.Create(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
-	states := make(chan tundev.State, 16)
-	ended := make(chan error, 1)
-	go func() { ended <- d.Watch(context.Background(), func(s tundev.State) { states <- s }) }()
-	steps := []struct {
-		do   string
-		want tundev.State
-	}{
-		{"", tundev.State{Up: true, MTU: 1500}},
-		{"link set tun0 down", tundev.State{MTU: 1500}},
-		{"link set tun0 up", tundev.State{Up: true, MTU: 1500}},
-		{"link set tun0 mtu 1400", tundev.State{Up: true, MTU: 1400}},
-	}
-	for _, s := range steps {
-		if s.do != "" {
-			if err := ns.IP(s.do); err != nil {
-				t.Fatal(err)
-			}
-		}
-		select {
-		case got := <-states:
-			if got != s.want {
-				t.Errorf("%q: %+v, want %+v", s.do, got, s.want)
-			}
-		case <-time.After(within):
-			t.Fatalf("%q: not told", s.do)
-		}
-	}
-	if err := ns.IP("link del tun0"); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; !errors.Is(err, tundev.ErrGone) {
-		t.Errorf("Watch ended with %v, want ErrGone", err)
 	}
 }
 

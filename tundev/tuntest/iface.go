@@ -2,6 +2,8 @@ package tuntest
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/tungate/tungate/tundev"
@@ -25,7 +27,7 @@ func (i *iface) change(edit func(*tundev.State)) {
 	defer i.mu.Unlock()
 	last := i.states[len(i.states)-1]
 	now := last
-	if edit(&now); now == last {
+	if edit(&now); now.Equal(last) {
 		return
 	}
 	i.states = append(i.states, now)
@@ -54,6 +56,11 @@ func (d *Device) SetUp(up bool) { d.iface.change(func(s *tundev.State) { s.Up = 
 // SetMTU changes the interface's MTU, as ip link set mtu does. Only Watch tells.
 func (d *Device) SetMTU(mtu tundev.MTU) { d.iface.change(func(s *tundev.State) { s.MTU = mtu }) }
 
+// SetAddresses changes the interface's addresses, as ip addr does. Only Watch tells.
+func (d *Device) SetAddresses(a ...netip.Prefix) {
+	d.iface.change(func(s *tundev.State) { s.Addresses = slices.SortedFunc(slices.Values(a), netip.Prefix.Compare) })
+}
+
 // Watch is that of tundev.Device: fn gets the interface's state, first as it was
 // made and then at each change, until ctx is done (nil) or the device was deleted
 // (tundev.ErrGone).
@@ -61,6 +68,7 @@ func (d *Device) Watch(ctx context.Context, fn func(tundev.State)) error {
 	for n := 0; ; {
 		states, changed := d.iface.since(n)
 		for _, s := range states {
+			s.Addresses = slices.Clone(s.Addresses)
 			fn(s)
 		}
 		n += len(states)

@@ -12,8 +12,8 @@
 // which is what a TUN does (tun.c, tun_automq_select_queue).
 //
 // Faults and events come on command: [Device.FailWrites], [Device.FailNext],
-// [Device.RefuseSuperframes], [Device.SetUp], [Device.SetMTU], [Device.Delete], and
-// [Options.FullEvery]. There is no
+// [Device.RefuseSuperframes], [Device.SetUp], [Device.SetMTU],
+// [Device.SetAddresses], [Device.Delete], and [Options.FullEvery]. There is no
 // descriptor, so [tundev.Queue.FD] is -1 and nobody is told when a full queue has
 // room again: try again when something was read from the other side.
 package tuntest

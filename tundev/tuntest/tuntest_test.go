@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -161,8 +162,11 @@ func TestWatch(t *testing.T) {
 	d.SetUp(false) // no change
 	d.SetUp(true)
 	d.SetMTU(9000)
-	for _, want := range []tundev.State{{Up: true, MTU: 1400}, {MTU: 1400}, {Up: true, MTU: 1400}, {Up: true, MTU: 9000}} {
-		if got := <-states; got != want {
+	a, b := netip.MustParsePrefix("198.18.0.1/15"), netip.MustParsePrefix("192.0.2.1/24")
+	d.SetAddresses(a, b)
+	d.SetAddresses(b, a) // no change
+	for _, want := range []tundev.State{{Up: true, MTU: 1400}, {MTU: 1400}, {Up: true, MTU: 1400}, {Up: true, MTU: 9000}, {Up: true, MTU: 9000, Addresses: []netip.Prefix{b, a}}} {
+		if got := <-states; !got.Equal(want) {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
