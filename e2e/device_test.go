@@ -28,7 +28,7 @@ const (
 // deviceFields are the fields of a config that make a device of these words.
 func deviceFields(words string) (fields, error) {
 	set := fields{}
-	for _, w := range strings.Fields(words) {
+	for w := range strings.FieldsSeq(words) {
 		switch name, value, _ := strings.Cut(w, "="); {
 		case w == "tun":
 		case w == "tap":

@@ -21,6 +21,10 @@ func TestOrder(t *testing.T) {
 				lab := newLab(t)
 				gw := start(t, lab, "echo.yaml", fields{"proxy.relay": relay})
 				eachFamily(t, func(t *testing.T, f family) {
+					// Packets that wait for a neighbor leave Linux beside later ones.
+					if err := exchange(dial(t, lab.Client, netip.AddrPortFrom(f.server, 7))); err != nil {
+						t.Fatal(err)
+					}
 					stop := make(chan struct{})
 					bulk := background(func() error { return keepBusy(t, gw, f, stop) })
 					together(t, 16, func(i int) error {
