@@ -189,28 +189,6 @@ func readUDP(t *testing.T, q tundev.Queue, b []byte) (p offload.Packet, n int) {
 	}
 }
 
-// TestReadAllocs: a frame costs no allocation, whether it waits or not.
-func TestReadAllocs(t *testing.T) {
-	ns := namespace(t)
-	// Without IPv6 the kernel sends nothing on its own.
-	if err := ns.Sysctl("ipv6/conf/default/disable_ipv6", "1"); err != nil {
-		t.Fatal(err)
-	}
-	q := create(t, ns, tundev.Options{Name: "tun0"}).Queues()[0]
-	b := make([]byte, offload.HdrLen+65535)
-	v := iov(b, offload.HdrLen)
-	if n := testing.AllocsPerRun(100, func() {
-		if _, err := q.TryReadFrame(v); !errors.Is(err, unix.EAGAIN) {
-			t.Fatalf("read of an empty device: %v, want EAGAIN", err)
-		}
-		if err := q.WriteFrame(v[:1]); !errors.Is(err, unix.EINVAL) {
-			t.Fatalf("write of a header alone: %v, want EINVAL", err)
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations per read and write", n)
-	}
-}
-
 // TestClose wakes a reader that sleeps.
 func TestClose(t *testing.T) {
 	d := create(t, namespace(t), tundev.Options{Name: "tun0"})
