@@ -63,19 +63,28 @@ func TestEveryFieldIsReachable(t *testing.T) {
 	visit("Config", reflect.ValueOf(c).Elem())
 }
 
-// TestFullFile reads a file that sets every field, and finds every field set.
+// TestFullFile reads files that together set every field, some of which exclude
+// others, and finds every field set.
 func TestFullFile(t *testing.T) {
-	src, err := os.ReadFile("testdata/full.yaml")
-	if err != nil {
-		t.Fatal(err)
+	set := map[string]bool{}
+	for _, path := range []string{"testdata/full.yaml", "testdata/fds.yaml", "testdata/socket.yaml"} {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := mustParse(t, src)
+		for _, f := range fields(c) {
+			if !reflect.ValueOf(f.value.place()).Elem().IsZero() {
+				set[f.path] = true
+			}
+		}
+		checkRoundTrip(t, c)
 	}
-	c := mustParse(t, src)
-	for _, f := range fields(c) {
-		if reflect.ValueOf(f.value.place()).Elem().IsZero() {
-			t.Errorf("testdata/full.yaml does not set %s", f.path)
+	for _, f := range fields(new(Config)) {
+		if !set[f.path] {
+			t.Errorf("no file of testdata sets %s", f.path)
 		}
 	}
-	checkRoundTrip(t, c)
 }
 
 // checkRoundTrip writes c, reads it back and compares.

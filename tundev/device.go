@@ -87,7 +87,7 @@ func Create(o Options) (*Device, error) {
 // least a byte with all descriptors, and reads a line: "ok" and the device's name,
 // or the error. In Python: s.connect(path); socket.send_fds(s, [b"tun"], [fd]).
 func CreateContext(ctx context.Context, o Options) (*Device, error) {
-	if err := errors.Join(o.Validate(), o.contradictions()); err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	if o.Socket == "" {

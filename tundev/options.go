@@ -218,34 +218,33 @@ func (o *Options) Validate() error {
 		errs = append(errs, fmt.Errorf("socket: %q is longer than the %d bytes of a socket's path", o.Socket, maxSocketPath))
 	}
 	errs = append(errs, o.Offload.validate()...)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, o.contradictions()...)...)
 }
 
-// contradictions reports every setting that cannot go with another, joined.
-func (o *Options) contradictions() error {
+// contradictions reports every setting that cannot go with another.
+func (o *Options) contradictions() (errs []error) {
 	if o.CreateNetNS && !isNamespaceName(o.NetNS) {
-		return fmt.Errorf("device.create_netns: needs a name in device.netns, and %q is none: no path and no pid", o.NetNS)
+		errs = append(errs, fmt.Errorf("create_netns: needs a name in netns, and %q is none: no path and no pid", o.NetNS))
 	}
 	if len(o.FDs) == 0 && o.Socket == "" {
-		return nil
+		return errs
 	}
-	const given = "for a device that comes by device.fds or device.socket"
-	var errs []error
+	const given = "for a device that comes by fds or socket"
 	for _, c := range []struct {
 		bad       bool
 		name, why string
 	}{
-		{len(o.FDs) > 0 && o.Socket != "", "socket", "set this or device.fds, not both"},
+		{len(o.FDs) > 0 && o.Socket != "", "socket", "set this or fds, not both"},
 		{o.Attach, "attach", "leave it out " + given + ", which is attached to already"},
 		{o.CreateNetNS, "create_netns", "leave it out " + given + ", which is in its namespace already"},
 		{len(o.Addresses) > 0, "addresses", "leave them out " + given + ", which its maker configures"},
 		{len(o.Routes) > 0, "routes", "leave them out " + given + ", which its maker configures"},
 	} {
 		if c.bad {
-			errs = append(errs, fmt.Errorf("device.%s: %s", c.name, c.why))
+			errs = append(errs, fmt.Errorf("%s: %s", c.name, c.why))
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // validate reports what is asked for without what it needs.

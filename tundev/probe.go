@@ -182,7 +182,7 @@ func (r *Report) configured(o Options) {
 // rehearse is Create in the calling thread's namespace, under another name: the one
 // asked for may be one that somebody waits for.
 func rehearse(o Options) (*Device, error) {
-	if err := errors.Join(o.Validate(), o.contradictions()); err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	if o.Name != "" {

@@ -46,7 +46,7 @@ func startDemo(ctx context.Context, file *os.File, mtu tundev.MTU, o proxy.Optio
 	if err != nil {
 		return nil, err
 	}
-	g, err := gateway.New(cfg, gateway.Deps{Log: newLogger(cfg.Log, os.Stderr), Build: build(), Device: device})
+	g, err := gateway.New(ctx, cfg, gateway.Deps{Log: newLogger(cfg.Log, os.Stderr), Build: build(), Device: device})
 	if err != nil {
 		return nil, err
 	}

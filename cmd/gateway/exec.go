@@ -102,12 +102,13 @@ func (c *execCmd) serve(cfg *config.Config, child *nsrun.Child) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	g, err := gateway.New(cfg, gateway.Deps{Log: log, Build: build(), Device: device})
+	ctx, end := context.WithCancel(context.Background())
+	g, err := gateway.New(ctx, cfg, gateway.Deps{Log: log, Build: build(), Device: device})
 	if err != nil {
+		end()
 		return 0, err
 	}
 	// When the command is over nobody is left to drain for.
-	ctx, end := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	served := make(chan error, 1)
 	go func() { served <- g.Run(ctx, over) }()

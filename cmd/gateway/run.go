@@ -22,12 +22,15 @@ func (c *runCmd) Run() error {
 		return err
 	}
 	log := newLogger(cfg.Log, os.Stderr)
-	g, err := gateway.New(cfg, gateway.Deps{Log: log, Build: build()})
-	if err != nil {
-		return err
-	}
 	ctx, cut, stop := untilSignal()
 	defer stop()
+	g, err := gateway.New(ctx, cfg, gateway.Deps{Log: log, Build: build()})
+	switch {
+	case ctx.Err() != nil && g == nil:
+		return nil // it was waiting for its device
+	case err != nil:
+		return err
+	}
 	err = g.Run(ctx, cut)
 	if err != nil {
 		log.Error("failed: " + err.Error())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,8 +21,11 @@ const remakeEvery = 500 * time.Millisecond
 // device is the device that is served now.
 func (g *Gateway) device() Device { return *g.served.Load() }
 
-func (g *Gateway) createDevice() (Device, error) {
-	d, err := tundev.Create(g.cfg.Device)
+func (g *Gateway) createDevice(ctx context.Context) (Device, error) {
+	if path := g.cfg.Device.Socket; path != "" {
+		g.log.Info("waiting for somebody to send the device", zap.String("socket", path))
+	}
+	d, err := tundev.CreateContext(ctx, g.cfg.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -44,13 +48,22 @@ func (g *Gateway) newLAN() (*lan.LAN, error) {
 func (g *Gateway) serveDevice(ctx context.Context) error {
 	for {
 		err := g.serveOnce(ctx)
-		if !errors.Is(err, tundev.ErrGone) || g.cfg.Device.OnDelete != tundev.Recreate || g.remake == nil {
+		if !errors.Is(err, tundev.ErrGone) || !g.recreates() {
 			return err
 		}
 		if !g.makeAgain(ctx) {
 			return nil
 		}
 	}
+}
+
+// recreates reports whether a device that was deleted is to be made again.
+func (g *Gateway) recreates() bool {
+	if g.cfg.Device.OnDelete != tundev.Recreate || g.remake == nil {
+		return false
+	}
+	d, ok := g.device().(interface{ Recreatable() bool })
+	return !ok || d.Recreatable()
 }
 
 // serveOnce runs the stack and the watcher of one device. When one ends, so does
@@ -88,7 +101,7 @@ func (g *Gateway) makeAgain(ctx context.Context) bool {
 	defer again.Stop()
 	told := ""
 	for {
-		d, err := g.remake()
+		d, err := g.remake(ctx)
 		if err == nil {
 			g.replace(d)
 			return true
@@ -139,6 +152,8 @@ func (g *Gateway) follow(now tundev.State) {
 		g.log.Warn("link down: nothing moves until it is up", name)
 	case now.MTU != before.MTU:
 		g.log.Info("MTU changed", name, zap.Uint32("mtu", uint32(now.MTU)))
+	case !slices.Equal(now.Addresses, before.Addresses):
+		g.log.Info("addresses changed", name, zap.Stringers("addresses", now.Addresses))
 	}
 }
 

@@ -55,7 +55,7 @@ type Deps struct {
 	Device Device
 	// Remake makes it again when somebody has deleted it, for
 	// tundev.Recreate; nil cannot.
-	Remake func() (Device, error)
+	Remake func(context.Context) (Device, error)
 }
 
 // Device is what a Gateway needs of a device; *tundev.Device is one.
@@ -70,7 +70,7 @@ type Device interface {
 type Gateway struct {
 	cfg     *config.Config
 	log     *zap.Logger
-	remake  func() (Device, error)
+	remake  func(context.Context) (Device, error)
 	loop    *loop.Loop // nil with proxy.relay simple
 	handler proxy.Handler
 	stack   *netstack.Stack
@@ -91,9 +91,10 @@ const (
 	stopping
 )
 
-// New makes a gateway that cfg describes; nothing moves until Run. The error is
-// one sentence that says what to do.
-func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
+// New makes a gateway that cfg describes; nothing moves until Run. ctx ends the wait
+// for a device that somebody is to send. The error is one sentence that says what
+// to do.
+func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
 	if d.Device != nil {
 		g.served.Store(&d.Device)
@@ -117,7 +118,7 @@ func New(cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	}
 	if d.Device == nil {
 		g.remake = g.createDevice
-		device, err := g.createDevice()
+		device, err := g.createDevice(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -190,7 +190,7 @@ func TestNewFails(t *testing.T) {
 			cfg := config.Default()
 			cfg.Admin.Listen = "127.0.0.1:0"
 			tc.change(cfg)
-			g, err := gateway.New(cfg, gateway.Deps{Log: zap.NewNop(), Device: dev})
+			g, err := gateway.New(t.Context(), cfg, gateway.Deps{Log: zap.NewNop(), Device: dev})
 			if err == nil || g != nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("New returned %v, %v; want an error about %q", g, err, tc.want)
 			}
@@ -208,7 +208,7 @@ func TestNewMakesNoDevice(t *testing.T) {
 	cfg := config.Default()
 	cfg.Admin.Listen = "off"
 	cfg.Device.Name = "a-name-too-long-for-it"
-	if _, err := gateway.New(cfg, gateway.Deps{Log: zap.NewNop()}); err == nil || !strings.Contains(err.Error(), "a-name-too-long-for-it") {
+	if _, err := gateway.New(t.Context(), cfg, gateway.Deps{Log: zap.NewNop()}); err == nil || !strings.Contains(err.Error(), "a-name-too-long-for-it") {
 		t.Errorf("New returned %v", err)
 	}
 	if left := descriptors() - before; left != 0 {
@@ -275,7 +275,7 @@ func TestStatsBeforeRun(t *testing.T) {
 	cfg := config.Default()
 	cfg.Admin.Listen = "off"
 	dev := &device{Device: tuntest.New(tuntest.Options{})}
-	g, err := gateway.New(cfg, gateway.Deps{Log: zap.NewNop(), Device: dev, Build: metrics.Build{}})
+	g, err := gateway.New(t.Context(), cfg, gateway.Deps{Log: zap.NewNop(), Device: dev, Build: metrics.Build{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func newRig(t *testing.T, f family, o options) *rig {
 	if o.config != nil {
 		o.config(cfg)
 	}
-	g, err := gateway.New(cfg, gateway.Deps{Log: zap.NewNop(), Device: r.dev})
+	g, err := gateway.New(t.Context(), cfg, gateway.Deps{Log: zap.NewNop(), Device: r.dev})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,9 +63,14 @@ type Gateway struct {
 }
 
 // StartGateway runs "bin run -c config" in the namespace and returns when /readyz
-// says so. When it fails the error holds what the gateway printed.
-func StartGateway(ns *Namespace, bin, config string) (*Gateway, error) {
-	p, err := ns.Start(exec.Command(bin, "run", "-c", config))
+// says so; setup may change the command before. When it fails the error holds what
+// the gateway printed.
+func StartGateway(ns *Namespace, bin, config string, setup ...func(*exec.Cmd)) (*Gateway, error) {
+	cmd := exec.Command(bin, "run", "-c", config)
+	for _, f := range setup {
+		f(cmd)
+	}
+	p, err := ns.Start(cmd)
 	if err != nil {
 		return nil, err
 	}
