@@ -10,9 +10,9 @@ import (
 // nothing is lost between. New records go to the lowest slab with room; one that has
 // emptied is given back.
 const (
-	slabRecords = 64  // one bit of a word each
-	chunkSlabs  = 128 // pointers to slabs that the directory grows by
-	chunkShift  = 13  // slabRecords * chunkSlabs
+	slabRecords = 64 // one bit of a word each
+	chunkSlabs  = 64 // pointers to slabs that the directory grows by
+	chunkShift  = 12 // slabRecords * chunkSlabs
 	// spareRecords are kept when slabs empty, so that a few flows that come and go
 	// at a slab's edge do not make and free it each time.
 	spareRecords = 2 * slabRecords
@@ -70,7 +70,7 @@ func (a *arena) room() (c, s int) {
 			return c, s
 		}
 	}
-	ch := &chunk{bare: [2]uint64{^uint64(0), ^uint64(0)}}
+	ch := &chunk{bare: [1]uint64{^uint64(0)}}
 	c = len(a.chunks)
 	a.chunks = append(a.chunks[:c:c], ch) // others read the old array
 	a.grow(ch, 0)

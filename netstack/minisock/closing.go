@@ -111,7 +111,7 @@ func (t *Table) Orphan(h Handle, now time.Duration) bool {
 	default:
 		t.count(Orphaned)
 		t.orphans.Add(1)
-		p.flags |= orphan
+		p.flags = p.flags&^served | orphan
 		p.owner, p.tries = 0, 0
 		p.await(now)
 	}
@@ -147,7 +147,7 @@ func (p *place) orphaned(g *segment, now time.Duration, out *outcome) Result {
 	if why := p.flaw(g, now); why != None {
 		return p.challenge(why, now, out)
 	}
-	p.seen, p.queue = seconds(now), g.queue
+	p.seen, p.queue = epochs(now), g.queue
 	if before(g.end(), p.rcvAck) || before(p.rcvMax, g.seq) {
 		return p.challenge(TimeWaitStray, now, out) // a keepalive, an old segment
 	}

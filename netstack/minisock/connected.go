@@ -5,7 +5,7 @@ import "time"
 // pawsTime is how long a client may be silent before its timestamps are believed
 // whatever they say: half the time in which a clock of 1 ms wraps (RFC 7323, section
 // 5.5).
-const pawsTime = 24 * 24 * 60 * 60 // seconds
+const pawsTime = uint32(24 * 24 * time.Hour / epoch)
 
 // old reports whether the segment is of the past, by its timestamp (PAWS).
 func (p *place) old(g *segment) bool {
@@ -14,7 +14,7 @@ func (p *place) old(g *segment) bool {
 
 // flaw says what is wrong with a segment that has neither SYN nor RST.
 func (p *place) flaw(g *segment, now time.Duration) Cause {
-	if p.old(g) && seconds(now)-p.seen < pawsTime {
+	if p.old(g) && epochs(now)-p.seen < pawsTime {
 		return OldTimestamp
 	}
 	// RFC 5961, section 5.2. The window is at least what a client without a
@@ -27,7 +27,7 @@ func (p *place) flaw(g *segment, now time.Duration) Cause {
 
 // receive notes what a sound segment says and translates it for the stack.
 func (p *place) receive(g *segment, now time.Duration) Result {
-	p.seen, p.queue = seconds(now), g.queue
+	p.seen, p.queue = epochs(now), g.queue
 	if end := g.end(); !before(end, p.rcvAck) && !before(p.rcvMax, g.seq) {
 		p.note(g, end)
 	}

@@ -73,11 +73,11 @@ func TestTinyMSS(t *testing.T) {
 	for _, mss := range []uint16{0, 1, 48, 535, 536, 537} {
 		r := newRig(t, nil)
 		o := SYNOptions{MSS: mss, WindowScale: -1}
-		res, _ := r.in(flow4, seg{flags: syn, seq: irs, opts: o.append(nil)})
+		r.in(flow4, seg{flags: syn, seq: irs, opts: o.append(nil)})
 		c := &conn{rig: r, isn: r.reply().seq}
 		s := c.first(0)
 		s.opts = nil
-		res, _ = r.in(flow4, s)
+		res, _ := r.in(flow4, s)
 		if open, _ := r.t.Open(res.Handle); open.SYN.MSS != max(mss, 536) {
 			t.Errorf("MSS %d is taken for %d", mss, open.SYN.MSS)
 		}

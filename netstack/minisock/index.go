@@ -4,11 +4,11 @@ package minisock
 // hash table (Fagin and others, 1979): buckets of 512 bytes, and a directory that the
 // upper bits of the hash lead through. A bucket that is full splits in two, one that
 // is nearly empty joins its buddy, and the others never notice. So the index grows
-// and shrinks in steps of one bucket, at about 15 bytes a record at every size. Only
-// the directory doubles at once, 8 bytes for 30 records.
+// and shrinks in steps of one bucket, at about 14 bytes a record at every size. Only
+// the directory doubles at once, 8 bytes for 35 records.
 const (
 	bucketSlots = 63 // and a word for the header: 512 bytes, a size class of Go's
-	bucketFull  = 48 // three quarters: 8 slots are looked at for what is not there
+	bucketFull  = 54 // six in seven: then 26 slots are looked at for what is not there, 5 on average
 	bucketJoin  = 20 // two buckets with this many together are one
 	maxDepth    = 24 // of the directory, of one shard
 )

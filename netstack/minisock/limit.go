@@ -34,7 +34,7 @@ func take(full *atomic.Int64, interval int64, now time.Duration) bool {
 }
 
 // sourceBuckets is how many buckets sources share, by a hash that they cannot aim.
-const sourceBuckets = 256
+const sourceBuckets = 128
 
 // sourceLimiter is a limiter for each source.
 type sourceLimiter struct {
@@ -58,10 +58,10 @@ type sketch struct {
 	mask uint64
 }
 
-// init makes room for so many counted things that they are 16 in a counter.
+// init makes room for so many counted things that they are 64 in a counter.
 func (s *sketch) init(most int) {
-	n := 256
-	for n < most/16 && n < 1<<16 {
+	n := 64
+	for n < most/64 && n < 1<<16 {
 		n *= 2
 	}
 	s.mask = uint64(n - 1)

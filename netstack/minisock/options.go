@@ -98,7 +98,7 @@ type Options struct {
 	// Local is what the stack announces; SetLocal changes it.
 	Local Local
 
-	// Shards is how many locks the table has, a power of two up to 1024. 0 is 8
+	// Shards is how many locks the table has, a power of two up to 1024. 0 is 4
 	// for each CPU, at most 256.
 	Shards int
 }
@@ -138,7 +138,7 @@ func (o Options) withDefaults() Options {
 	def(&o.ChallengeRate, 1000)
 	def(&o.InvalidInterval, 500*time.Millisecond)
 	def(&o.MinMSS, 536)
-	def(&o.Shards, min(256, 1<<bits.Len(uint(8*runtime.GOMAXPROCS(0)-1))))
+	def(&o.Shards, min(256, 1<<bits.Len(uint(4*runtime.GOMAXPROCS(0)-1))))
 	o.Local = o.Local.withDefaults()
 	return o
 }

@@ -60,6 +60,7 @@ const (
 	deferred                   // handshake done, waits for data (TCP_DEFER_ACCEPT)
 	undefer                    // it waited long enough
 	shares                     // counted in the half-open shares
+	served                     // by an endpoint: connected, and no orphan
 )
 
 // record is one connection, in 128 bytes without a pointer. What the hot path reads
@@ -102,7 +103,7 @@ type record struct {
 	deadline   uint32
 	prev, next uint32 // in the timer's list: number + 1, 0 is none
 	answered   uint32 // when an answer was last given that others can provoke
-	seen       uint32 // seconds, when the client's last segment came
+	seen       uint32 // epochs, when the client's last segment came
 	owner      uint32
 }
 
@@ -120,7 +121,7 @@ func (r *record) flow() key {
 func (r *record) has(f flags) bool { return r.flags&f == f }
 
 // hasEndpoint reports whether segments are the stack's to serve.
-func (r *record) hasEndpoint() bool { return r.state.connected() && r.flags&orphan == 0 }
+func (r *record) hasEndpoint() bool { return r.flags&served != 0 }
 
 // before compares sequence numbers, and timestamps, modulo 2^32.
 func before(a, b uint32) bool { return int32(a-b) < 0 } //nolint:gosec // RFC 9293, section 3.4: serial arithmetic

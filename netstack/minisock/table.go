@@ -119,7 +119,10 @@ func (t *Table) count(c Cause) { t.counts[c].Add(1) }
 // millis is now as records have it; it wraps after 49 days.
 func millis(now time.Duration) uint32 { return uint32(uint64(now/time.Millisecond) & 0xffffffff) }
 
-func seconds(now time.Duration) uint32 { return uint32(uint64(now/time.Second) & 0xffffffff) }
+// epoch is a second, nearly, and found without a division.
+const epoch = time.Duration(1 << 30)
+
+func epochs(now time.Duration) uint32 { return uint32(uint64(now/epoch) & 0xffffffff) }
 
 func (t *Table) shard(hash uint64) *shard { return &t.shards[hash>>t.shift] }
 
@@ -197,7 +200,7 @@ func (p *place) insert(k *key, now time.Duration) bool {
 	p.sh.chunks = chunks
 	p.i = i
 	p.record = p.sh.at(i)
-	*p.record = record{key: key32{k.aHi, k.aLo, k.bHi, k.bLo}, ports: k.ports, gen: gen, seen: seconds(now)}
+	*p.record = record{key: key32{k.aHi, k.aLo, k.bHi, k.bLo}, ports: k.ports, gen: gen, seen: epochs(now)}
 	p.answered = millis(now) - t.waits.invalid
 	t.records.Add(1)
 	return true
@@ -236,6 +239,10 @@ func (p *place) setState(s State) {
 	if !s.connected() && p.has(orphan) {
 		p.flags &^= orphan
 		t.orphans.Add(-1)
+	}
+	p.flags &^= served
+	if s.connected() && !p.has(orphan) {
+		p.flags |= served
 	}
 }
 
