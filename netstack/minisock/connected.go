@@ -43,9 +43,9 @@ func (p *place) receive(g *segment, now time.Duration) Result {
 // stack to answer, but move nothing here: a forged one must not.
 func (p *place) note(g *segment, end uint32) {
 	edge := p.rcvMax
-	if g.flags&fin != 0 {
+	if g.flags&fin != 0 && !before(edge+1, end) {
 		edge++ // a FIN has room behind a full window
-		if !before(edge, end) && !p.has(finIn) {
+		if !p.has(finIn) {
 			p.flags |= finIn
 			p.finIn = end
 		}

@@ -270,7 +270,7 @@ func TestCreating(t *testing.T) {
 		r.verdict(res, Swallowed, NotLive)
 		r.out(p, seg{flags: syn, seq: 4711, opts: stackSYN()})
 		c.create()
-		if r.t.Ready(c.h) {
+		if ok, _ := r.t.Ready(c.h, r.now); ok {
 			t.Error("ready with packets kept")
 		}
 		res, _ = r.in(p, func() seg { s := c.first(10); s.seq += 640; return s }())
@@ -286,7 +286,9 @@ func TestCreating(t *testing.T) {
 		b := raw(p, c.first(10))
 		d := describe(t, b, false, 0)
 		r.verdict(r.t.Resume(&d, r.now), Dropped, Late)
-		if !r.t.Ready(c.h) || r.t.Ready(c.h) || r.t.State(c.h) != Established {
+		ok, _ := r.t.Ready(c.h, r.now)
+		again, _ := r.t.Ready(c.h, r.now)
+		if !ok || again || r.t.State(c.h) != Established {
 			t.Error("Ready")
 		}
 		res, _ = r.in(p, c.first(10))

@@ -156,7 +156,7 @@ func TestCookieFlow(t *testing.T) {
 		b := raw(p, c.first(33))
 		d := describe(t, b, false, 0)
 		r.verdict(r.t.Resume(&d, r.now), Pass, None)
-		if !r.t.Ready(c.h) {
+		if ok, _ := r.t.Ready(c.h, r.now); !ok {
 			t.Error("not ready")
 		}
 		res, g := c.out(p, seg{flags: ack, seq: stackISN + 1, ack: irs + 34, wnd: 9, opts: tsOpt(stackTS, clientTS)})

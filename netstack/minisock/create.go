@@ -143,20 +143,23 @@ func (t *Table) Resume(s *Segment, now time.Duration) Result {
 }
 
 // Ready opens the way for the client's packets, once the stack has the SYN-ACK and
-// all that was kept. False: there are kept packets to Resume first, or the record is
-// gone.
-func (t *Table) Ready(h Handle) bool {
+// all that was kept. Not ok: there are kept packets to Resume first, or the record is
+// gone. gone is as in Result: both sides have closed already.
+func (t *Table) Ready(h Handle, now time.Duration) (ok, gone bool) {
 	p, ok := t.resolve(h)
 	if !ok {
-		return false
+		return false, false
 	}
 	defer p.unlock()
 	if p.state != Creating || !p.has(live) || p.held > 0 {
-		return false
+		return false, false
 	}
 	p.disarm()
 	p.setState(Established)
-	return true
+	if p.flags&(finIn|finOut) != 0 {
+		gone = p.progress(now)
+	}
+	return true, gone
 }
 
 // Fail ends a record whose endpoint cannot be made: its client gets a RST.

@@ -347,7 +347,7 @@ func (c *conn) establish() *conn {
 	c.verdict(res, Create, None)
 	c.h = res.Handle
 	c.create()
-	if !c.t.Ready(c.h) {
+	if ok, gone := c.t.Ready(c.h, c.now); !ok || gone {
 		c.Fatal("not ready")
 	}
 	return c
