@@ -158,15 +158,16 @@ func (p *place) orphaned(g *segment, now time.Duration, out *outcome) Result {
 func (p *place) orphanedSound(g *segment, now time.Duration, out *outcome) Result {
 	t := p.t
 	end := g.end()
-	if g.payload > 0 && before(p.rcvAck, g.seq+g.payload) {
-		// Data for an application that has gone (RFC 1122, section 4.2.2.13).
+	if g.payload > 0 && before(p.rcvAck, g.seq+g.payload) || g.flags&fin != 0 && before(p.rcvAck, g.seq) {
+		// Data for an application that has gone (RFC 1122, section 4.2.2.13),
+		// here or before a FIN that came without it.
 		out.reply = g.rejection()
 		t.count(OrphanData)
 		p.remove()
 		return Result{Cause: OrphanData}
 	}
 	was := p.state
-	p.note(g, p.rcvAck) // no data counts; the FIN does below
+	p.hear(g)
 	again := g.flags&fin != 0 && p.has(finIn) && !before(p.rcvAck, end)
 	if g.flags&fin != 0 && before(p.rcvAck, end) {
 		p.flags |= finIn

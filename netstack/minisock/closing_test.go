@@ -289,6 +289,17 @@ func TestOrphan(t *testing.T) {
 			c.wants(c.reply(), p, rst, c.isn+2, 0)
 			c.empty()
 		})
+		t.Run("FIN behind lost data", func(t *testing.T) {
+			c := finWait2(t, p)
+			res, _ := c.in(p, seg{flags: fin | ack, seq: irs + 6, ack: c.isn + 2, wnd: 5})
+			c.verdict(res, Dropped, OrphanData)
+			c.wants(c.reply(), p, rst, c.isn+2, 0)
+		})
+		t.Run("FIN of the past", func(t *testing.T) {
+			c := finWait2(t, p)
+			c.in(p, seg{flags: fin | ack, seq: irs, ack: c.isn + 2, wnd: 5})
+			c.state(FinWait2)
+		})
 		t.Run("RST", func(t *testing.T) {
 			c := finWait2(t, p)
 			res, _ := c.in(p, seg{flags: rst, seq: irs + 2})

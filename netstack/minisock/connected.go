@@ -56,6 +56,11 @@ func (p *place) note(g *segment, end uint32) {
 	if before(p.cliNxt, end) {
 		p.cliNxt = end
 	}
+	p.hear(g)
+}
+
+// hear keeps what a header in the window says of our data and the client's clock.
+func (p *place) hear(g *segment) {
 	if before(p.sndUna, g.ack) {
 		p.sndUna = g.ack
 	}
