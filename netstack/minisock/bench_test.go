@@ -1,0 +1,221 @@
+package minisock
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+func TestSizes(t *testing.T) {
+	for name, sizes := range map[string][2]uintptr{
+		"record": {unsafe.Sizeof(record{}), 128},
+		"slab":   {unsafe.Sizeof(slab{}), 8192},
+		"bucket": {unsafe.Sizeof(bucket{}), 512},
+		"shard":  {unsafe.Sizeof(shard{}), 192},
+	} {
+		if sizes[0] != sizes[1] {
+			t.Errorf("a %s has %d bytes, want %d", name, sizes[0], sizes[1])
+		}
+	}
+}
+
+// quiet is a sink that counts.
+type quiet struct{ packets, gone int }
+
+func (q *quiet) Emit([]byte, uint16)        { q.packets++ }
+func (q *quiet) Gone(Handle, uint32, Cause) { q.gone++ }
+
+func heap() int {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// crowdKey is the key of the i-th of a crowd of clients.
+func crowdKey(i int) key {
+	return key{aHi: v4Mark, aLo: uint64(0x0a000000 + i>>4), bHi: v4Mark, bLo: 0xcb007109, ports: uint32(1024+i&15)<<16 | 443}
+}
+
+// crowd puts n established connections into a table, the short way.
+func crowd(tb testing.TB, t *Table, n int) {
+	tb.Helper()
+	for i := range n {
+		k := crowdKey(i)
+		p := t.lookup(&k)
+		if !p.insert(&k, time.Hour) {
+			tb.Fatal("no room")
+		}
+		p.setState(Established)
+		p.flags |= live | withTS | withSACK | withWS
+		p.cliNxt, p.rcvAck, p.rcvMax = 1000, 1000, 1<<30
+		p.sndNxt, p.sndUna, p.seqD, p.tsD = 1<<29, 1, 77, 99
+		p.ourWS, p.maxWnd = 7, 1<<30
+		p.unlock()
+	}
+}
+
+// TestBytesPerRecord: a record costs 160 bytes at most, at every size, all included.
+func TestBytesPerRecord(t *testing.T) {
+	sizes := []int{1000, 10_000, 60_000, 200_000}
+	if !testing.Short() {
+		sizes = append(sizes, 1_000_000)
+	}
+	_, _ = New(Options{}, &quiet{}) // what the process needs once
+	for _, n := range sizes {
+		before := heap()
+		tab, err := New(Options{}, &quiet{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		crowd(t, tab, n)
+		per := float64(heap()-before) / float64(n)
+		t.Logf("%8d records: %.1f B each", n, per)
+		if per > 160 {
+			t.Errorf("%d records: %.1f bytes each", n, per)
+		}
+		runtime.KeepAlive(tab)
+	}
+}
+
+// TestMemoryComesBack: of a million records that go, nothing stays.
+func TestMemoryComesBack(t *testing.T) {
+	const n = 300_000
+	before := heap()
+	tab, err := New(Options{Shards: 16}, &quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	crowd(t, tab, n)
+	full := heap() - before
+	for i := range n {
+		k := crowdKey(i)
+		p := tab.lookup(&k)
+		p.remove()
+		p.unlock()
+	}
+	left := heap() - before
+	t.Logf("%d KiB with %d records, %d KiB after them", full>>10, n, left>>10)
+	if left > 256<<10 {
+		t.Errorf("%d KiB are left of %d", left>>10, full>>10)
+	}
+	runtime.KeepAlive(tab)
+}
+
+// superframe is one of 64 KiB that a client of the crowd sends, or gets.
+func superframe(i int, inward bool) (b []byte, s Segment) {
+	k := crowdKey(i)
+	p := pair{k.client(), k.destination()}
+	sg := seg{flags: ack, seq: 1000, ack: 78, wnd: 500, opts: tsOpt(1, 100)}
+	if !inward {
+		p, sg.seq, sg.ack = p.back(), 1, 1000
+	}
+	b = raw(p, sg)
+	return b, Segment{IP: b[:20], TCP: b[20:52], Payload: 64000, Queue: 1}
+}
+
+// BenchmarkHot is a superframe of a flow whose record is in the cache.
+func BenchmarkHot(b *testing.B) {
+	for _, inward := range []bool{true, false} {
+		for _, partial := range []bool{true, false} {
+			b.Run(fmt.Sprintf("inbound=%v/partial=%v", inward, partial), func(b *testing.B) {
+				t, _ := New(Options{Shards: 16}, &quiet{})
+				crowd(b, t, 1000)
+				pkt, s := superframe(7, inward)
+				s.Partial = partial
+				b.ReportAllocs()
+				for b.Loop() {
+					var res Result
+					if inward {
+						binary.BigEndian.PutUint32(pkt[28:], 78)
+						res = t.Inbound(&s, time.Hour)
+					} else {
+						binary.BigEndian.PutUint32(pkt[24:], 1)
+						res = t.Outbound(&s, time.Hour)
+					}
+					if res.Verdict != Pass {
+						b.Fatal(res)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRandom is a superframe of another flow each time.
+func BenchmarkRandom(b *testing.B) {
+	for _, n := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			t, _ := New(Options{Shards: 16}, &quiet{})
+			crowd(b, t, n)
+			pkt, s := superframe(0, true)
+			s.Partial = true
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i = (i + 611_953) % n
+				binary.BigEndian.PutUint32(pkt[12:], uint32(0x0a000000+i>>4))
+				binary.BigEndian.PutUint16(pkt[20:], uint16(1024+i&15))
+				binary.BigEndian.PutUint32(pkt[28:], 78)
+				if res := t.Inbound(&s, time.Hour); res.Verdict != Pass {
+					b.Fatal(res)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkInsert is a new record; worst is the longest pause of any.
+func BenchmarkInsert(b *testing.B) {
+	for b.Loop() {
+		t, _ := New(Options{Shards: 16}, &quiet{})
+		var worst time.Duration
+		const n = 1_000_000
+		start := time.Now()
+		last := start
+		for i := range n {
+			k := crowdKey(i)
+			p := t.lookup(&k)
+			p.insert(&k, time.Hour)
+			p.unlock()
+			now := time.Now()
+			worst = max(worst, now.Sub(last))
+			last = now
+		}
+		b.ReportMetric(float64(last.Sub(start).Nanoseconds())/n, "ns/insert")
+		b.ReportMetric(float64(worst.Microseconds()), "us-worst")
+	}
+}
+
+// BenchmarkSYN is a flood: each SYN of another source.
+func BenchmarkSYN(b *testing.B) {
+	for name, backlog := range map[string]int{"record": 1 << 24, "cookie": 1} {
+		b.Run(name, func(b *testing.B) {
+			q := &quiet{}
+			t, _ := New(Options{Shards: 16, Backlog: backlog, MaxRecords: 1 << 28, PerDestination: 1 << 24}, q)
+			pkt := raw(flow4, seg{flags: syn, seq: irs, opts: linuxSYN()})
+			s := Segment{IP: pkt[:20], TCP: pkt[20:], Queue: 1}
+			b.ReportAllocs()
+			i := uint32(0)
+			for b.Loop() {
+				i++
+				binary.BigEndian.PutUint32(pkt[12:], i)
+				t.Inbound(&s, time.Hour)
+			}
+		})
+	}
+}
+
+// BenchmarkLife is a connection from its SYN to TIME_WAIT and out of it.
+func BenchmarkLife(b *testing.B) {
+	r := newRig(b, nil)
+	for b.Loop() {
+		life(r, flow4)
+		r.sent = r.sent[:0]
+		r.tick(time.Minute)
+	}
+}

@@ -1,0 +1,102 @@
+// Package minisock keeps the states of a TCP connection that need no endpoint in a
+// stack: before the handshake is done, and after both sides have closed. It stands
+// between the device and the stack, sees each TCP packet of both directions, and is
+// named for what Linux does in the same place. It is pure: no descriptor, no
+// goroutine, no clock and no stack; packets in, packets and verdicts out.
+//
+// # Theory of operation
+//
+// A connection is a record of 128 bytes, without pointers, from its SYN to the end of
+// TIME_WAIT:
+//
+//	      SYN (DialFirst)         Answer
+//	Free ----------------> Dialing -----> SynReceived      10 s at most, SYN-ACK
+//	Free --------------------------------> SynReceived     sent at 0, 1, 3, 7 s
+//	      SYN (DialAfter)                   |
+//	Free ---------------------------------> | final ACK, or first data
+//	      ACK with a valid cookie           v
+//	                                     Creating          an endpoint is made
+//	                                        | Establish, Ready
+//	                                        v
+//	                    Established, CloseWait, FinWait1, FinWait2, Closing, LastAck
+//	                                        | FINs through both ways
+//	                                        v
+//	                                 TimeWait (60 s) or Linger (1 s)
+//
+// The endpoint comes from an active open towards the client: the owner binds the
+// destination, connects to the client, and this package swallows the stack's SYN
+// ([Table.Outbound]) and answers it in the client's name ([Table.Establish]). The
+// client's own sequence numbers are used for that, so they never change. The stack's
+// are others than those that the client was promised, and so are its timestamps: from
+// then on two constants are added to each header, as netfilter's SYNPROXY does:
+//
+//	inbound    ACK, SACK blocks  - seqD    TSecr - tsD
+//	outbound   SEQ               + seqD    TSval + tsD
+//
+// In place, and modulo 2^32. A full checksum is changed by the difference of the
+// words (RFC 1624); a partial one covers no header byte.
+//
+// Inbound, in this order ([Table.Inbound]):
+//
+//  1. Flags that no TCP sends together are dropped.
+//  2. The flow's record is looked up, and its shard locked.
+//  3. Connections with an endpoint are guarded. SYNs, RSTs that are not exact and
+//     ACKs of what was not sent get a challenge ACK (RFC 5961), segments with an old
+//     timestamp an ACK (PAWS, RFC 7323). What is sound is noted, translated, passed.
+//  4. Other states are served from the record.
+//  5. Without a record, a SYN opens a flow, an ACK may carry a cookie, and the rest
+//     is answered with RST.
+//
+// # Handshakes
+//
+// Half-open connections are bounded: in all ([Options].Backlog), for a source (an
+// IPv4 address, an IPv6 /64) and for a destination. Past a bound a SYN is answered
+// with a cookie, dropped, or reset. A cookie keeps nothing here: segment size in the
+// sequence number, window scale and SACK in the timestamp.
+//
+// In mode [DialFirst] a SYN is not answered before its owner has the upstream; what
+// overflows is answered with cookies all the same, or a flood would shut everybody
+// out, and then the upstream is dialled after the handshake.
+//
+// # While an endpoint is made
+//
+// Packets from the client are [Hold]: the caller keeps them, 64 a flow at most, and
+// gives them to [Table.Resume], in their order, once Establish has been called and
+// the stack has the SYN-ACK. [Table.Ready] opens the way when none is left. A packet
+// of the stack that comes before Establish is swallowed.
+//
+// # The end
+//
+// FINs are followed both ways. When both are acknowledged the record leaves the
+// endpoint ([Result].Gone) and answers alone: TIME_WAIT if ours was first, and a
+// second of Linger if the client's was, or what is late would draw a RST. A new SYN
+// takes the tuple at once if it is newer by timestamp (RFC 6191) or sequence number
+// (RFC 1122); a RST does not end TIME_WAIT (RFC 1337).
+//
+// An endpoint whose application is gone can go earlier, once its FIN is sent and all
+// before it acknowledged: [Table.Orphan]. The record then waits for the client's FIN,
+// or repeats ours, within bounds of time and number.
+//
+// # Limits on what others can provoke
+//
+// Challenge ACKs and the like: one in 500 ms for a flow, 1000 a second in all. RSTs
+// to no flow: 1000 a second, an eighth of that for a source. All are counted by
+// [Cause], and so is everything else: a packet costs a counter, never a log line.
+//
+// # Memory and locks
+//
+// Records live in slabs of 64 without pointers, so that the garbage collector does
+// not look at them; a slab that has emptied is given back. A shard's index finds them
+// by a seeded hash: extendible hashing, which grows and shrinks by a bucket of 512
+// bytes at a time. All in all a record costs 150 bytes or so at every size.
+//
+// A shard's lock is the lock of its flows, and is held for well under a microsecond.
+// The arena's lock comes after it; there is no other order. Nothing of the caller's is
+// called with a lock held, and [Table.Outbound] calls nothing at all, so it may run
+// under a stack's locks; the caller must not hold any of those where it calls
+// another method, if its [Sink] needs them.
+//
+// Timers are lists in the records, one for each length of a wait, so the first to
+// end is the first in its list. [Table.Next] says when [Table.Tick] is due. No
+// established connection has a timer.
+package minisock

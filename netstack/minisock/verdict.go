@@ -1,0 +1,68 @@
+package minisock
+
+// Verdict says what the caller is to do with a packet.
+type Verdict uint8
+
+// The verdicts. Of Inbound come all but Swallowed, of Outbound Pass, Swallowed and
+// Dropped.
+const (
+	// Dropped packets end here; they were counted, and answered where that is due.
+	Dropped Verdict = iota
+	// Pass: the header was translated in place; deliver or write the packet.
+	Pass
+	// Dial: a new flow in mode DialFirst. Ask the upstream, then call Answer,
+	// Refuse or Drop with Result.Handle. The packet is done with.
+	Dial
+	// Create: the handshake is done. Make the endpoint: Open, Establish, Ready.
+	// Whether the packet is to be kept says Result.Held.
+	Create
+	// Hold: the endpoint is being made. Keep the packet behind the flow's others
+	// and give it to Resume later.
+	Hold
+	// Swallowed packets of the stack were for this package.
+	Swallowed
+	NumVerdicts
+)
+
+var verdictNames = [NumVerdicts]string{
+	Dropped: "dropped", Pass: "pass", Dial: "dial", Create: "create", Hold: "hold", Swallowed: "swallowed",
+}
+
+// String returns the verdict's name.
+func (v Verdict) String() string {
+	if v < NumVerdicts {
+		return verdictNames[v]
+	}
+	return "unknown"
+}
+
+// Result is what became of a packet.
+type Result struct {
+	Verdict Verdict
+	// Cause says why a packet was dropped or swallowed; None if it was not.
+	Cause Cause
+	// Held is valid with Create: the packet has data or a FIN, and is the first
+	// of those to keep.
+	Held bool
+	// Gone says that with this packet the record left the owner: the connection
+	// is over, or the record goes on without an endpoint. Let the endpoint go,
+	// after the packet was delivered or written.
+	Gone bool
+	// Queue is the one to write an outbound packet to.
+	Queue uint16
+	// Owner is what SetOwner said, 0 if nothing.
+	Owner uint32
+	// Handle is the record's; zero if there is none.
+	Handle Handle
+}
+
+// Handle names a record for as long as it lives. The zero Handle names none. One
+// whose record is gone is noticed, whatever became of the memory.
+type Handle struct {
+	hash  uint64
+	index uint32
+	gen   uint32
+}
+
+// Valid reports whether h was ever given out.
+func (h Handle) Valid() bool { return h.gen != 0 }
