@@ -11,9 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/netstack/minisock"
 )
-
-var errAnswered = errors.New("the request was answered before")
 
 // conn is a flow.Conn over a gVisor endpoint.
 type conn struct {
@@ -22,7 +21,9 @@ type conn struct {
 	id    flow.ID
 	wq    waiter.Queue
 	entry waiter.Entry
+	h     minisock.Handle
 
+	attempt  atomic.Pointer[attempt] // until the endpoint is connected
 	notifier atomic.Pointer[flow.Notifier]
 	closed   atomic.Bool
 	failure  atomic.Pointer[error] // gVisor returns a connection's error once
@@ -58,6 +59,10 @@ func (c *conn) SetNotifier(n flow.Notifier) {
 
 // NotifyEvent implements waiter.EventListener. It runs under gVisor's locks.
 func (c *conn) NotifyEvent(waiter.EventMask) {
+	if a := c.attempt.Load(); a != nil {
+		a.post()
+		return
+	}
 	if n := c.notifier.Load(); n != nil {
 		(*n).Notify()
 	}
@@ -172,16 +177,29 @@ func (c *conn) CloseWrite() error {
 }
 
 func (c *conn) Close() error {
-	if c.end() {
-		c.ep.Close()
+	if !c.end() {
+		return nil
 	}
+	c.ep.Close()
+	if c.Broken() {
+		c.s.flows.Release(c.h) // nothing else will tell the record
+		return nil
+	}
+	c.s.closing.add(c.ep, c.h)
 	return nil
 }
 
 func (c *conn) Abort() {
 	if c.end() {
-		c.ep.Abort()
+		c.discard()
 	}
+}
+
+// discard resets the endpoint and ends its record, if the RST has not.
+func (c *conn) discard() {
+	c.wq.EventUnregister(&c.entry)
+	c.ep.Abort()
+	c.s.flows.Release(c.h)
 }
 
 // end stops notifications and takes the connection off the books, once.

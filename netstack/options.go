@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/tungate/tungate/netstack/minisock"
 )
 
 // Options configures a Stack. The zero value of each field has the meaning its
@@ -131,5 +133,14 @@ func (o *TCPOptions) validate(bad func(field, format string, args ...any)) {
 		if b.v != 0 && (b.v < minBuffer || b.v > maxBuffer) {
 			bad(b.name, "%d is not between %d and %d bytes", b.v, minBuffer, maxBuffer)
 		}
+	}
+}
+
+// flows are the options of the table of flows.
+func (o *Options) flows() minisock.Options {
+	return minisock.Options{
+		Admission:  minisock.DialFirst,
+		Backlog:    o.MaxHalfOpen,
+		MaxRecords: 4*o.MaxConnections + o.MaxHalfOpen,
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/netstack/link"
+	"github.com/tungate/tungate/netstack/minisock"
 	"github.com/tungate/tungate/tundev"
 )
 
@@ -49,11 +50,14 @@ type Stack struct {
 	gv      *stack.Stack
 	link    *link.Endpoint
 	handler flow.Handler
+	loop    *loop.Loop
+	flows   *minisock.Table
+
+	attempts attempts
+	closing  closing
 
 	ctx    context.Context //nolint:containedctx // ends with the Stack and goes to every handler
 	cancel context.CancelFunc
-
-	draining atomic.Bool // new connections are refused
 
 	mu       sync.Mutex
 	closed   bool           // no handler starts once set; guarded by mu
@@ -64,7 +68,7 @@ type Stack struct {
 
 // counters are Stats while they count.
 type counters struct {
-	halfOpen, established                                      atomic.Int64
+	established                                                atomic.Int64
 	accepted, refused, dropped, failed, connLimit              atomic.Uint64
 	dgramIn, dgramOut, byteIn, byteOut, dgramBad, dgramRejects atomic.Uint64
 }
@@ -81,18 +85,26 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 	s := &Stack{
 		opts:    o,
 		handler: h,
-		link: link.New(link.Options{
-			Device:  dev,
-			LAN:     d.LAN,
-			Sources: o.Sources,
-			Loop:    d.Loop,
-			Pin:     o.PinReaders,
-		}),
+		loop:    d.Loop,
 		gv: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		}),
 	}
+	flows, err := minisock.New(o.flows(), s)
+	if err != nil {
+		return nil, err
+	}
+	s.flows = flows
+	s.link = link.New(link.Options{
+		Device:  dev,
+		LAN:     d.LAN,
+		Flows:   flows,
+		Owner:   s,
+		Sources: o.Sources,
+		Loop:    d.Loop,
+		Pin:     o.PinReaders,
+	})
 	s.ctx, s.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Close, not by who made it
 	if err := s.configure(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -126,16 +138,22 @@ func (s *Stack) configure() error {
 		return fmt.Errorf("netstack: spoofing: %w", translate(err))
 	}
 	s.setRoutes(s.link.MTU())
-	forwarder := tcp.NewForwarder(s.gv, 0, s.opts.MaxHalfOpen, s.serve)
-	s.gv.SetTransportProtocolHandler(tcp.ProtocolNumber, forwarder.HandlePacket)
 	s.gv.SetTransportProtocolHandler(udp.ProtocolNumber, s.receiveDatagram)
+	if err := s.calibrate(); err != nil {
+		return fmt.Errorf("netstack: what the stack announces: %w", translate(err))
+	}
 	return nil
 }
 
 // Run serves the device until Close (nil) or until the device fails. A device that
 // no loop reads must be closed, too, to let Run return.
 func (s *Stack) Run() error {
+	ctx, cancel := context.WithCancel(s.ctx)
+	var sweep sync.WaitGroup
+	sweep.Go(func() { s.closing.run(ctx, s.flows) })
 	err := s.link.Run(s.ctx)
+	cancel()
+	sweep.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -163,6 +181,7 @@ func (s *Stack) setRoutes(mtu uint32) {
 func (s *Stack) SetMTU(mtu tundev.MTU) {
 	s.link.SetMTU(uint32(mtu))
 	s.setRoutes(uint32(mtu))
+	_ = s.calibrate() // as before, if it cannot be found out
 }
 
 // LinkUp is to be called when the device's link comes up: on a TAP, guests are told
@@ -173,31 +192,24 @@ func (s *Stack) LinkUp() { s.link.LinkUp() }
 // must be called after Run has returned because its device went.
 func (s *Stack) Replace(d Device) {
 	s.link.Replace(d)
-	s.setRoutes(uint32(d.MTU()))
+	s.SetMTU(d.MTU())
 }
 
 // Drain answers every new connection attempt with RST from now on, and leaves
 // what is established alone.
-func (s *Stack) Drain() { s.draining.Store(true) }
+func (s *Stack) Drain() { s.flows.SetRefusing(true) }
 
 // Pending is how many connections a drain has to wait for: those that are open, and
 // when none is, those that were closed here but whose client has not acknowledged
-// the last of what it was sent. It may look at every connection.
+// the last of what it was sent.
 func (s *Stack) Pending() int {
 	if open := s.counters.established.Load(); open > 0 {
 		return int(open)
 	}
 	n := 0
-	for _, e := range s.gv.RegisteredEndpoints() {
-		ep, ok := e.(*tcp.Endpoint)
-		if !ok {
-			continue
-		}
-		switch tcp.EndpointState(ep.State()) { //nolint:gosec // State returns one of its own
-		case tcp.StateEstablished, tcp.StateCloseWait, tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
-			n++ // our FIN waits behind bytes, or for its acknowledgement
-		default:
-		}
+	states := s.flows.Stats().States
+	for _, state := range []minisock.State{minisock.Established, minisock.CloseWait, minisock.FinWait1, minisock.Closing, minisock.LastAck} {
+		n += states[state] // our FIN waits behind bytes, or for its acknowledgement
 	}
 	return n
 }
@@ -226,6 +238,9 @@ func (s *Stack) endHandlers() {
 	again := time.NewTicker(abortEvery)
 	defer again.Stop()
 	for {
+		for _, a := range s.attempts.snapshot() {
+			a.fail(net.ErrClosed)
+		}
 		s.gv.Close()
 		select {
 		case <-done:
@@ -239,16 +254,18 @@ func (s *Stack) endHandlers() {
 func (s *Stack) Stats() Stats {
 	c := &s.counters
 	t := s.gv.Stats().TCP
+	f := s.flows.Stats()
 	v4, v6 := s.gv.Stats().ICMP.V4, s.gv.Stats().ICMP.V6
 	return Stats{
 		Link:              s.link.Stats(),
-		HalfOpen:          int(c.halfOpen.Load()),
+		Flows:             f,
+		HalfOpen:          f.HalfOpen,
 		Established:       int(c.established.Load()),
 		Accepted:          c.accepted.Load(),
 		Refused:           c.refused.Load(),
 		Dropped:           c.dropped.Load(),
 		HandshakeFailed:   c.failed.Load(),
-		HalfOpenLimit:     t.ForwardMaxInFlightDrop.Value(),
+		HalfOpenLimit:     f.Counters[minisock.BacklogFull] + f.Counters[minisock.SourceShare] + f.Counters[minisock.DestinationShare],
 		ConnectionLimit:   c.connLimit.Load(),
 		DatagramsIn:       c.dgramIn.Load(),
 		DatagramsOut:      c.dgramOut.Load(),

@@ -1,10 +1,14 @@
 package netstack
 
-import "github.com/tungate/tungate/netstack/link"
+import (
+	"github.com/tungate/tungate/netstack/link"
+	"github.com/tungate/tungate/netstack/minisock"
+)
 
 // Stats is a snapshot of a Stack's counters. Counters only grow; gauges say so.
 type Stats struct {
-	Link link.Stats
+	Link  link.Stats
+	Flows minisock.Stats
 
 	// TCP admission.
 	HalfOpen        int    // gauge: attempts being dialled or in handshake

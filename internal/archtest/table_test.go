@@ -67,7 +67,7 @@ var table = map[string]row{
 	},
 	"netstack/link": {
 		why:    "link moves frames between queues and the stack, below any connection",
-		ours:   []string{"lan", "loop", "offload", "tundev"},
+		ours:   []string{"lan", "loop", "offload", "tundev", "netstack/minisock"},
 		theirs: []string{gvisor},
 	},
 	"netstack/minisock": {

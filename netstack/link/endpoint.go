@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/loop"
+	"github.com/tungate/tungate/netstack/minisock"
 	"github.com/tungate/tungate/tundev"
 )
 
@@ -35,6 +37,10 @@ type Options struct {
 	LAN *lan.LAN
 	// Sources are the prefixes a packet may come from; empty is any unicast.
 	Sources []netip.Prefix
+	// Flows sees every TCP packet both ways, and Owner what it decides; nil lets
+	// them pass.
+	Flows *minisock.Table
+	Owner Owner
 	// Pin keeps the goroutine that reads queue n on processor n, counted round.
 	Pin bool
 	// Loop reads the queues that have a descriptor; nil, or a queue without
@@ -48,6 +54,11 @@ type Endpoint struct {
 	pin   bool
 	guard guard
 	lan   *ethernet // nil on a TUN
+	flows *minisock.Table
+	owner Owner
+	start time.Time // of the flows' clock
+	tick  *ticker   // nil without flows
+	look  atomic.Pointer[func(tcp []byte)]
 	big   tooBig
 	drops [NumDropReasons]atomic.Uint64
 	mtu   atomic.Uint32
@@ -74,7 +85,13 @@ var (
 
 // New returns an endpoint; nothing runs until Run.
 func New(o Options) *Endpoint {
-	e := &Endpoint{loop: o.Loop, pin: o.Pin, guard: guard{sources: o.Sources}}
+	e := &Endpoint{
+		loop: o.Loop, pin: o.Pin, guard: guard{sources: o.Sources},
+		flows: o.Flows, owner: o.Owner, start: time.Now(),
+	}
+	if o.Flows != nil {
+		e.tick = newTicker(e)
+	}
 	if o.LAN != nil {
 		e.lan = newEthernet(e, o.LAN)
 	}
@@ -118,6 +135,9 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	var tick sync.WaitGroup
 	if e.lan != nil {
 		tick.Go(func() { e.lan.run(ctx) })
+	}
+	if e.flows != nil {
+		tick.Go(func() { e.tick.run(ctx) })
 	}
 	var joined error
 	for range d.queues {

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,11 +105,11 @@ func toIP(h *offload.Hdr) bool {
 
 // resolved writes the Ethernet header of an outbound packet to f, or lets the
 // packet wait until it is known who gets it, and reports which.
-func (t *ethernet) resolved(f *frame, pkt *stack.PacketBuffer) bool {
+func (t *ethernet) resolved(f *frame, pkt *stack.PacketBuffer, queue int) bool {
 	_, dst := outboundAddresses(pkt)
 	to, ok := t.lan.Lookup(dst)
 	if !ok {
-		t.lan.Resolve(dst, &pending{t.e, pkt.IncRef()}, time.Now(), t.send)
+		t.lan.Resolve(dst, &pending{t.e, pkt.IncRef(), queue}, time.Now(), t.send)
 		t.hurry()
 		return false
 	}
@@ -124,17 +125,50 @@ func (t *ethernet) header(f *frame, to lan.MAC, pkt *stack.PacketBuffer) {
 	h.Encode(f.ethernet[:])
 }
 
+// sendPacket writes an IP packet of this package's own to the station that dst is
+// at, as soon as that is known.
+func (t *ethernet) sendPacket(q *queue, dst netip.Addr, packet []byte) {
+	frame := make([]byte, lan.HdrLen, lan.HdrLen+len(packet))
+	p := &pendingFrame{q, append(frame, packet...)}
+	if to, ok := t.lan.Lookup(dst); ok {
+		p.Send(to)
+		return
+	}
+	t.lan.Resolve(dst, p, time.Now(), t.send)
+	t.hurry()
+}
+
+// pendingFrame is a frame that lacks its Ethernet header.
+type pendingFrame struct {
+	q     *queue
+	frame []byte
+}
+
+// Send implements lan.Pending.
+func (p *pendingFrame) Send(to lan.MAC) {
+	h := lan.Header{Dst: to, Src: p.q.e.lan.lan.MAC(), Type: lan.TypeIPv4}
+	if p.frame[lan.HdrLen]>>4 == 6 {
+		h.Type = lan.TypeIPv6
+	}
+	h.Encode(p.frame)
+	p.q.sendFrame(p.frame)
+}
+
+// Drop implements lan.Pending.
+func (p *pendingFrame) Drop() {}
+
 // pending is an outbound packet whose station is being asked for.
 type pending struct {
-	e   *Endpoint
-	pkt *stack.PacketBuffer
+	e     *Endpoint
+	pkt   *stack.PacketBuffer
+	queue int
 }
 
 // Send implements lan.Pending.
 func (p *pending) Send(to lan.MAC) {
 	f := frames.Get().(*frame)
 	p.e.lan.header(f, to, p.pkt)
-	p.e.transmit(f, p.pkt)
+	p.e.transmit(f, p.pkt, p.queue)
 	f.release()
 	frames.Put(f)
 	p.pkt.DecRef()

@@ -56,6 +56,7 @@ type queue struct {
 	receiver receiver
 	ipAt     int                // where a frame's IP packet begins: behind an Ethernet header
 	now      time.Time          // when the batch began; on a TAP
+	clock    time.Duration      // the same by the flows' clock
 	reply    func(frame []byte) // sendFrame
 	segment  offload.Segmenter  // of UDP superframes
 	datagram offload.Segment
@@ -179,6 +180,9 @@ func (q *queue) batch(received int) error {
 func (q *queue) begin() {
 	if q.e.lan != nil {
 		q.now = time.Now()
+	}
+	if q.e.flows != nil {
+		q.clock = q.e.now()
 	}
 }
 

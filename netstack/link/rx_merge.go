@@ -113,7 +113,7 @@ func (r *mergingReceiver) handle(s *slot, n int) {
 func (r *mergingReceiver) settle(fate offload.Fate, s *slot) bool {
 	switch fate {
 	case offload.Pass:
-		r.q.deliver(s.p.Version, s.take())
+		r.deliver(s)
 	case offload.Held, offload.Joined:
 		r.used++
 	case offload.Drain, offload.NumFates:
@@ -155,12 +155,20 @@ func (r *mergingReceiver) flush() {
 func (r *mergingReceiver) drain() {
 	for r.merge.Next(&r.out) {
 		if len(r.out.IDs) == 1 {
-			s := &r.slots[r.out.IDs[0]]
-			r.q.deliver(s.p.Version, s.take())
+			r.deliver(&r.slots[r.out.IDs[0]])
 			continue
 		}
 		r.q.counters.rx.merged.Add(uint64(len(r.out.IDs)))
-		r.q.deliver(r.out.Packet.Version, r.superframe())
+		if res, ok := r.q.judge(&r.out.Packet, r.out.Head); ok {
+			r.q.hand(r.out.Packet.Version, r.superframe(), &res)
+		}
+	}
+}
+
+// deliver hands on a frame that nothing was merged with.
+func (r *mergingReceiver) deliver(s *slot) {
+	if res, ok := r.q.judge(&s.p, s.packet()); ok {
+		r.q.hand(s.p.Version, s.take(), &res)
 	}
 }
 

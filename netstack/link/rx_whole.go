@@ -73,7 +73,9 @@ func (r *wholeReceiver) handle(n int) {
 		r.q.split(&h, &p, r.pieces(&p, n))
 		return
 	}
-	r.q.deliver(p.Version, r.build(&p, n))
+	if res, ok := r.q.judge(&p, r.head[at:min(n, headMax)]); ok {
+		r.q.hand(p.Version, r.build(&p, n), &res)
+	}
 }
 
 // pieces are the packet's bytes with all headers in the first.
@@ -100,19 +102,19 @@ func (r *wholeReceiver) build(p *offload.Packet, n int) buffer.Buffer {
 		return buffer.MakeWithView(buffer.NewViewWithData(r.head[at:n]))
 	}
 	rest := n - r.split
+	// The headers of this packet end at want. Bytes of them that were read into
+	// body are taken from head, where they may have been changed.
+	want := min(at+p.L3Len+p.L4Len, headMax, n)
+	end := max(want, r.split)
 	if n <= copyMax {
 		v := buffer.NewView(n - at)
-		write(v, r.head[at:r.split])
-		write(v, r.body.AsSlice()[:rest])
+		write(v, r.head[at:end])
+		write(v, r.body.AsSlice()[end-r.split:rest])
 		return buffer.MakeWithView(v)
 	}
-	// The headers of this packet end at want; bytes of them that were read
-	// into body move to the header view.
-	want := min(at+p.L3Len+p.L4Len, headMax)
 	body := r.body
 	r.body = nil
 	body.CapLength(rest)
-	end := max(want, r.split)
 	if end > r.split {
 		body.TrimFront(end - r.split)
 	}

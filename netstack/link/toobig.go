@@ -2,12 +2,12 @@ package link
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/offload"
 )
 
@@ -71,23 +71,13 @@ func (q *queue) refuseTooBig(p *offload.Packet, ip []byte) {
 	} else {
 		answer = tooBigV6(p, ip[:min(len(ip), quoteMax6)], q.e.MTU())
 	}
-	q.sendPacket(p, answer)
+	q.sendPacket(p.Src, answer)
 }
 
-// sendPacket writes an IP packet to where p came from.
-func (q *queue) sendPacket(p *offload.Packet, packet []byte) {
+// sendPacket writes an IP packet to dst.
+func (q *queue) sendPacket(dst netip.Addr, packet []byte) {
 	if t := q.e.lan; t != nil {
-		to, ok := t.lan.Lookup(p.Src)
-		if !ok {
-			return // it went while it spoke
-		}
-		h := lan.Header{Dst: to, Src: t.lan.MAC(), Type: lan.TypeIPv4}
-		if p.Version == 6 {
-			h.Type = lan.TypeIPv6
-		}
-		frame := make([]byte, lan.HdrLen, lan.HdrLen+len(packet))
-		h.Encode(frame)
-		q.sendFrame(append(frame, packet...))
+		t.sendPacket(q, dst, packet)
 		return
 	}
 	var hdr [hdrLen]byte

@@ -33,8 +33,8 @@ var frames = sync.Pool{New: func() any { return &frame{iov: make([]unix.Iovec, 0
 func (e *Endpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	f := frames.Get().(*frame)
 	for _, pkt := range list.AsSlice() {
-		if e.lan == nil || e.lan.resolved(f, pkt) {
-			e.transmit(f, pkt)
+		if queue, ok := e.choose(pkt); ok && (e.lan == nil || e.lan.resolved(f, pkt, queue)) {
+			e.transmit(f, pkt, queue)
 		}
 	}
 	f.release()
@@ -53,10 +53,19 @@ func (f *frame) release() {
 // kernel's (6.6.44 refused valid ones).
 const maxRefusals = 3
 
+// choose returns the queue that a packet leaves by, false if it does not.
+func (e *Endpoint) choose(pkt *stack.PacketBuffer) (int, bool) {
+	if e.flows != nil && pkt.TransportProtocolNumber == header.TCPProtocolNumber {
+		queue, ok := e.admits(pkt)
+		return int(queue), ok
+	}
+	return e.device.Load().steer.queue(pkt), true
+}
+
 // transmit encodes one packet and writes it; on a TAP f.ethernet is complete.
-func (e *Endpoint) transmit(f *frame, pkt *stack.PacketBuffer) {
+func (e *Endpoint) transmit(f *frame, pkt *stack.PacketBuffer, queue int) {
 	d := e.device.Load()
-	q := d.queues[d.steer.queue(pkt)]
+	q := d.queues[queue%len(d.queues)]
 	f.hdr = offload.Hdr{}
 	if pkt.TransportProtocolNumber == header.TCPProtocolNumber && len(pkt.TransportHeader().Slice()) >= header.TCPMinimumSize {
 		e.partialChecksum(f, pkt)

@@ -1,0 +1,283 @@
+package netstack
+
+import (
+	"net/netip"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/netstack/minisock"
+	"github.com/tungate/tungate/offload"
+)
+
+// An endpoint is made when its client's handshake is done, by an active open towards
+// that client, which package minisock plays the other side of: no goroutine waits,
+// and nothing is spent on who never finishes.
+
+// openRetries and openRetryAfter are for an endpoint whose predecessor of the same
+// flow is still registered: gVisor forgets it a moment after its last packet.
+const (
+	openRetries    = 7
+	openRetryAfter = time.Millisecond // doubled each time
+)
+
+// Create implements link.Owner.
+func (s *Stack) Create(r minisock.Result, pkt *stack.PacketBuffer) {
+	a := s.attempts.get(r.Owner, r.Handle)
+	if a == nil {
+		a = s.lateAttempt(r.Handle)
+	}
+	if a == nil {
+		s.flows.Fail(r.Handle)
+		if pkt != nil {
+			pkt.DecRef()
+		}
+		return
+	}
+	if pkt != nil {
+		a.keep(pkt)
+	}
+	a.open(0)
+}
+
+// lateAttempt is for a handshake that was done before anybody was asked.
+func (s *Stack) lateAttempt(h minisock.Handle) *attempt {
+	o, ok := s.flows.Open(h)
+	if !ok {
+		return nil
+	}
+	return s.newAttempt(h, flow.ID{Protocol: flow.TCP, Client: o.Client, Destination: o.Destination})
+}
+
+// Hold implements link.Owner.
+func (s *Stack) Hold(r minisock.Result, pkt *stack.PacketBuffer) {
+	if a := s.attempts.get(r.Owner, r.Handle); a != nil {
+		a.keep(pkt)
+		return
+	}
+	pkt.DecRef()
+}
+
+// keep lets a packet wait for the endpoint.
+func (a *attempt) keep(pkt *stack.PacketBuffer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		pkt.DecRef()
+		return
+	}
+	a.held = append(a.held, pkt)
+}
+
+// open makes the endpoint. It is connected when opened is called.
+func (a *attempt) open(tries int) {
+	err := a.connect()
+	switch {
+	case err == nil:
+		a.establish()
+	case inUse(err) && tries < openRetries:
+		time.AfterFunc(openRetryAfter<<tries, func() { a.open(tries + 1) })
+	default:
+		a.s.flows.Fail(a.h)
+		a.fail(translate(err))
+	}
+}
+
+func inUse(err tcpip.Error) bool {
+	switch err.(type) {
+	case *tcpip.ErrPortInUse, *tcpip.ErrBadLocalAddress:
+		return true
+	}
+	return false
+}
+
+// connect begins the active open: the stack's SYN has come out when it returns.
+func (a *attempt) connect() tcpip.Error {
+	s := a.s
+	c := &conn{s: s, id: a.id, h: a.h}
+	ep, err := s.gv.NewEndpoint(tcp.ProtocolNumber, networkProtocol(a.id.Client.Addr()), &c.wq)
+	if err != nil {
+		return err
+	}
+	c.ep = ep
+	ep.SocketOptions().SetReuseAddress(true)
+	s.tune(ep)
+	if err := ep.Bind(fullAddress(a.id.Destination)); err != nil {
+		ep.Close()
+		return err
+	}
+	c.attempt.Store(a)
+	c.entry.Init(c, watched)
+	c.wq.EventRegister(&c.entry)
+	err = ep.Connect(fullAddress(a.id.Client))
+	if _, ok := err.(*tcpip.ErrConnectStarted); !ok && err != nil {
+		c.attempt.Store(nil)
+		c.wq.EventUnregister(&c.entry)
+		ep.Close()
+		return err
+	}
+	a.mu.Lock()
+	a.conn = c
+	a.mu.Unlock()
+	return nil
+}
+
+// establish gives the stack the client's answer to its SYN, and then what the client
+// has sent meanwhile.
+func (a *attempt) establish() {
+	s := a.s
+	b, ok := s.flows.Establish(a.h, s.link.Now(), make([]byte, 0, maxSYNACK))
+	if !ok {
+		a.conn.discard()
+		a.fail(unix.ECONNRESET)
+		return
+	}
+	s.link.Inject(stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)}))
+	for {
+		a.resume()
+		ok, _ := s.flows.Ready(a.h, s.link.Now())
+		if ok || s.flows.State(a.h) != minisock.Creating {
+			return
+		}
+		runtime.Gosched() // another queue's reader is about to let a packet wait
+	}
+}
+
+// maxSYNACK is IPv6's header and TCP's with all options.
+const maxSYNACK = header.IPv6MinimumSize + header.TCPHeaderMaximumSize
+
+// resume gives the stack the packets that wait.
+func (a *attempt) resume() {
+	a.mu.Lock()
+	held := a.held
+	a.held = nil
+	a.mu.Unlock()
+	for _, pkt := range held {
+		var p offload.Packet
+		head := headers(pkt)
+		if offload.Parse(&p, head, pkt.Size()) != offload.OK || p.Proto != offload.ProtoTCP {
+			pkt.DecRef()
+			continue
+		}
+		seg := minisock.Segment{IP: head[:p.L3Len], TCP: head[p.L3Len : p.L3Len+p.L4Len], Payload: p.PayloadLen, Partial: true}
+		if a.s.flows.Resume(&seg, a.s.link.Now()).Verdict != minisock.Pass {
+			pkt.DecRef()
+			continue
+		}
+		a.s.link.Inject(pkt)
+	}
+}
+
+// headers is the beginning of a packet that the stack has not seen yet, in its own
+// memory.
+func headers(pkt *stack.PacketBuffer) []byte {
+	const most = header.IPv6MinimumSize + header.TCPHeaderMaximumSize
+	b, _ := pkt.Data().PullUp(min(pkt.Data().Size(), most))
+	return b
+}
+
+// opened runs when news of the endpoint being connected came. It is no one else's
+// yet.
+func (a *attempt) opened() {
+	c := a.conn
+	if c.attempt.Load() == nil {
+		return
+	}
+	r := c.Readiness()
+	switch {
+	case c.Broken():
+		c.attempt.Store(nil)
+		c.discard()
+		a.s.flows.Fail(a.h)
+		a.fail(unix.ECONNRESET)
+		return
+	case r&(flow.EventOut|flow.EventHup) == 0:
+		return
+	}
+	c.attempt.Store(nil)
+	a.s.counters.established.Add(1)
+	a.mu.Lock()
+	a.ready = true
+	done, late := a.done, !a.answered
+	a.mu.Unlock()
+	switch {
+	case done != nil:
+		a.s.attempts.remove(a)
+		a.give(done)
+	case late && !a.s.serve(a):
+		c.Abort()
+	}
+}
+
+// post lets opened run. It is called under the stack's locks.
+func (a *attempt) post() {
+	if a.s.loop == nil || !a.s.loop.Post(&a.task) {
+		go a.opened()
+	}
+}
+
+func fullAddress(a netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nicID, Addr: address(a.Addr()), Port: a.Port()}
+}
+
+func client(p *offload.Packet) netip.AddrPort      { return netip.AddrPortFrom(p.Src, p.SrcPort) }
+func destination(p *offload.Packet) netip.AddrPort { return netip.AddrPortFrom(p.Dst, p.DstPort) }
+
+// calibrate finds out what the stack announces in its SYNs, which is what clients
+// are to be told before there is an endpoint.
+func (s *Stack) calibrate() tcpip.Error {
+	var local minisock.Local
+	for _, id := range []flow.ID{
+		{Client: netip.MustParseAddrPort("192.0.2.1:9"), Destination: netip.MustParseAddrPort("192.0.2.2:9")},
+		{Client: netip.MustParseAddrPort("[2001:db8::1]:9"), Destination: netip.MustParseAddrPort("[2001:db8::2]:9")},
+	} {
+		v6 := id.Client.Addr().Is6()
+		if v6 && s.link.MTU() < header.IPv6MinimumMTU {
+			continue // there is none on such a link
+		}
+		s.link.Look(func(t []byte) {
+			o := minisock.ReadSYN(t)
+			if v6 {
+				local.MSS6 = o.MSS
+			} else {
+				local.MSS4 = o.MSS
+			}
+			local.Window = header.TCP(t).WindowSize()
+			local.WindowScale = uint8(max(0, o.WindowScale)) //nolint:gosec // at most 14
+		})
+		err := s.throwAway(id)
+		s.link.Look(nil)
+		if err != nil {
+			return err
+		}
+	}
+	s.flows.SetLocal(local)
+	return nil
+}
+
+// throwAway begins a connection for the sake of its SYN.
+func (s *Stack) throwAway(id flow.ID) tcpip.Error {
+	c := &conn{}
+	ep, err := s.gv.NewEndpoint(tcp.ProtocolNumber, networkProtocol(id.Client.Addr()), &c.wq)
+	if err != nil {
+		return err
+	}
+	defer ep.Abort()
+	ep.SocketOptions().SetReuseAddress(true)
+	s.tune(ep)
+	if err := ep.Bind(fullAddress(id.Destination)); err != nil {
+		return err
+	}
+	err = ep.Connect(fullAddress(id.Client))
+	if _, ok := err.(*tcpip.ErrConnectStarted); ok {
+		return nil
+	}
+	return err
+}
