@@ -177,6 +177,7 @@ func TestFDErrors(t *testing.T) {
 		o    tundev.Options
 		want string
 	}{
+		{"another name", tundev.Options{FDs: []int{tun}, Name: "tun1"}, "device.name says tun1"},
 		{"closed", tundev.Options{FDs: []int{9999}}, "9999 is not open"},
 		{"no tun", tundev.Options{FDs: []int{plain}}, "no TUN or TAP"},
 		{"no TUNSETIFF", tundev.Options{FDs: []int{unset}}, "TUNSETIFF"},
@@ -200,9 +201,12 @@ func TestFDErrors(t *testing.T) {
 		{"and create_netns", tundev.Options{FDs: []int{tun}, CreateNetNS: true, NetNS: "x"}, "create_netns:"},
 	} {
 		noLeak(t, func() {
-			_, err := tundev.Create(c.o)
+			d, err := tundev.Create(c.o)
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: %v, want a sentence with %q", c.name, err, c.want)
+			}
+			if err == nil {
+				d.Close()
 			}
 		})
 	}
