@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -27,7 +28,7 @@ const (
 // deviceFields are the fields of a config that make a device of these words.
 func deviceFields(words string) (fields, error) {
 	set := fields{}
-	for _, w := range strings.Fields(words) {
+	for w := range strings.FieldsSeq(words) {
 		switch name, value, _ := strings.Cut(w, "="); {
 		case w == "tun":
 		case w == "tap":
@@ -50,4 +51,16 @@ func deviceFields(words string) (fields, error) {
 		}
 	}
 	return set, nil
+}
+
+// superframes reports whether TCP of a family crosses the device in superframes.
+func superframes(f family) bool {
+	tso := "no-tso4"
+	if f.server.Is6() {
+		tso = "no-tso6"
+	}
+	words := strings.Fields(os.Getenv(deviceEnv))
+	return !slices.ContainsFunc(words, func(w string) bool {
+		return w == "all-off" || w == "no-vnet_hdr" || w == "no-checksum" || w == tso
+	})
 }

@@ -91,6 +91,34 @@ func TestDeviceDeleted(t *testing.T) {
 	})
 }
 
+// TestDeviceRecreated takes the device away: it is there again within a second, and
+// a connection from before goes on.
+func TestDeviceRecreated(t *testing.T) {
+	lab := newLab(t)
+	gw := start(t, lab, "direct.yaml", fields{"device.on_delete": "recreate"})
+	eachFamily(t, func(t *testing.T, f family) {
+		to := serve(t, lab.Server, f.server, 0, echo)
+		c := dial(t, lab.Client, to)
+		if err := exchange(c); err != nil {
+			t.Fatal(err)
+		}
+		if err := lab.Client.IP("link del " + testutil.TunName); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, soon, lab.RouteIntoDevice) // there is nothing to route into before
+		if err := exchange(c); err != nil {
+			t.Errorf("the connection from before: %v", err)
+		}
+		if err := exchange(dial(t, lab.Client, to)); err != nil {
+			t.Errorf("a new connection: %v", err)
+		}
+	})
+	gw.counts(t, exactly(1), "tungate_device_up")
+	if lines := errorLines(gw.Log()); len(lines) != 0 {
+		t.Errorf("error lines: %q", lines)
+	}
+}
+
 // bounded is a promised time, with the allowance that the race detector needs.
 func bounded(d time.Duration) time.Duration {
 	if raceBuild() {

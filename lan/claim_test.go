@@ -198,3 +198,16 @@ func TestLeaseHolds(t *testing.T) {
 	}
 	r.event(EventMoved, 1)
 }
+
+// TestForget believes the next who claims an address, at once.
+func TestForget(t *testing.T) {
+	r := quiet(t, nil)
+	r.delivered(dataFrame(guestA, a4, far4))
+	r.l.Forget()
+	r.delivered(dataFrame(guestB, a4, far4))
+	r.at(a4, guestB)
+	r.event(EventExpired, 1)
+	if s := r.l.Stats(); s.Neighbors != 1 || s.Stations != 1 || s.Resolving != 0 {
+		t.Errorf("%+v", s)
+	}
+}

@@ -298,6 +298,21 @@ func (l *LAN) LinkUp(now time.Time) {
 	l.ra.begin(t.now)
 }
 
+// Forget forgets who has which address, but for leases: it is to be called when the
+// link is another one than before, whose stations may have other MACs.
+func (l *LAN) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		n, ok := l.neighbors.expired(never)
+		if !ok {
+			return
+		}
+		l.neighbors.remove(n)
+		l.count(EventExpired, 1)
+	}
+}
+
 // introduce announces the gateway's addresses, so that guests that knew another
 // station by them learn of it.
 func (l *LAN) introduce(t *turn) {

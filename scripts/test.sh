@@ -20,6 +20,8 @@ steps=(
   'cross'
   'build'
   'e2e JSON=bin/test/e2e.json'
+  'e2e JSON=bin/test/e2e-tap.json DEVICE="tap queues=2"'
+  'e2e JSON=bin/test/e2e-off.json DEVICE="tun queues=2 all-off"'
   'deploy-check'
   'docker-test'
 )
@@ -31,8 +33,8 @@ rm -rf bin/test && mkdir -p bin/test
 before=$(tree)
 failed=()
 for i in "${!steps[@]}"; do
-  read -r -a step <<<"${steps[i]}"
-  printf '\n==> [%d/%d] make %s\n' $((i + 1)) "${#steps[@]}" "${step[0]}"
+  eval "step=(${steps[i]})"
+  printf '\n==> [%d/%d] make %s\n' $((i + 1)) "${#steps[@]}" "${step[*]}"
   start=$SECONDS
   if make --no-print-directory "${step[@]}" </dev/null 2>&1; then
     printf '==> %s passed in %d s\n' "${step[0]}" $((SECONDS - start))

@@ -98,6 +98,9 @@ func (e *Endpoint) Replace(d Device) {
 	}
 	next.steer.init(len(next.queues))
 	e.device.Store(next)
+	if old != nil && e.lan != nil {
+		e.lan.lan.Forget()
+	}
 }
 
 // Run serves the device until ctx is done (nil), it is closed (net.ErrClosed) or
