@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -366,6 +367,47 @@ func TestSocketErrors(t *testing.T) {
 				t.Errorf("%s: %v, want a sentence with %q", path, err, want)
 			}
 		}
+	}
+}
+
+// TestSocketStranger: another user is told that it may not, and the wait goes on.
+func TestSocketStranger(t *testing.T) {
+	ns := namespace(t)
+	o := tundev.Options{Socket: fmt.Sprintf("@tungate-%d", os.Getpid())} // no file, so no mode
+	created := make(chan error, 1)
+	go func() {
+		d, err := tundev.CreateContext(t.Context(), o)
+		if err == nil {
+			err = d.Close()
+		}
+		created <- err
+	}()
+	answers := make(chan string, 1)
+	dial(t, o.Socket).Close() // it is there
+	go func() {
+		// The thread takes another uid, and ends with its goroutine.
+		runtime.LockOSThread()
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, unprivileged, unprivileged, unprivileged); e != 0 {
+			answers <- e.Error()
+			return
+		}
+		conn, err := net.Dial("unix", o.Socket)
+		if err != nil {
+			answers <- err.Error()
+			return
+		}
+		defer conn.Close()
+		answer, err := io.ReadAll(conn)
+		answers <- fmt.Sprint(string(answer), err)
+	}()
+	if answer := <-answers; !strings.Contains(answer, fmt.Sprintf("user %d may not", unprivileged)) {
+		t.Errorf("the stranger was told %q", answer)
+	}
+	if answer := send(t, o.Socket, openQueue(t, ns, "tun0", tunFlags|hdrFlag)); answer != "ok tun0\n" {
+		t.Errorf("the owner was told %q", answer)
+	}
+	if err := <-created; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -54,7 +54,9 @@ func TestVariants(t *testing.T) {
 			}
 			defer pc.Close()
 			for i, q := range d.Queues() {
-				echoThrough(t, d, q, pc, fmt.Sprintf("by queue %d", i))
+				if at := echoThrough(t, d, q, pc, fmt.Sprintf("by queue %d", i)); at != i {
+					t.Errorf("the flow left by queue %d and came back on %d", i, at)
+				}
 			}
 		})
 	}
@@ -98,9 +100,9 @@ func datagram(d *tundev.Device, payload string) []byte {
 	return append(frame, ip...) // UDP checksum 0: none (RFC 768)
 }
 
-// echoThrough writes a datagram to q, and reads the kernel's answer from whichever
-// queue it chooses.
-func echoThrough(t *testing.T, d *tundev.Device, q tundev.Queue, pc *net.UDPConn, text string) {
+// echoThrough writes a datagram to q, reads the kernel's answer from whichever queue
+// it chooses, and returns that queue's index.
+func echoThrough(t *testing.T, d *tundev.Device, q tundev.Queue, pc *net.UDPConn, text string) int {
 	t.Helper()
 	f := datagram(d, text)
 	if err := q.WriteFrame(iov(f, offload.HdrLen, 30)); err != nil {
@@ -120,9 +122,11 @@ func echoThrough(t *testing.T, d *tundev.Device, q tundev.Queue, pc *net.UDPConn
 	if _, err := pc.WriteTo([]byte("answer "+text), from); err != nil {
 		t.Fatal(err)
 	}
-	if got := awaitUDP(t, d); got != "answer "+text {
+	got, at := awaitUDP(t, d)
+	if got != "answer "+text {
 		t.Errorf("read %q", got)
 	}
+	return at
 }
 
 // answerARP tells the kernel where 198.19.0.9 is.
@@ -141,8 +145,8 @@ func answerARP(t *testing.T, d *tundev.Device, pc *net.UDPConn) {
 	}
 }
 
-// awaitUDP returns the payload of the next datagram to port 7001.
-func awaitUDP(t *testing.T, d *tundev.Device) string {
+// awaitUDP returns the payload of the next datagram to port 7001, and its queue.
+func awaitUDP(t *testing.T, d *tundev.Device) (string, int) {
 	t.Helper()
 	l2 := 0
 	if d.Kind() == tundev.TAP {
@@ -150,7 +154,7 @@ func awaitUDP(t *testing.T, d *tundev.Device) string {
 	}
 	b := bytes.Repeat([]byte{0xee}, offload.HdrLen+18+65535)
 	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
-		for _, q := range d.Queues() {
+		for i, q := range d.Queues() {
 			n, err := q.TryReadFrame(iov(b, offload.HdrLen, 40))
 			if errors.Is(err, unix.EAGAIN) {
 				continue
@@ -164,12 +168,12 @@ func awaitUDP(t *testing.T, d *tundev.Device) string {
 			var p offload.Packet
 			ip := b[offload.HdrLen+l2 : n]
 			if offload.Parse(&p, ip, len(ip)) == offload.OK && p.Proto == offload.ProtoUDP && p.DstPort == 7001 {
-				return string(ip[p.L3Len+p.L4Len : p.Len])
+				return string(ip[p.L3Len+p.L4Len : p.Len]), i
 			}
 		}
 	}
 	t.Fatal("no answer")
-	return ""
+	return "", 0
 }
 
 // TestBare: without vnet_hdr the first vector stays here, and must be one.
