@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -209,14 +210,23 @@ func (d *Device) setOffload() error {
 		if !d.features.VnetHdr {
 			return d.opts.Offload.without()
 		}
-		// A persistent device keeps what its last user set: QEMU's 12 bytes.
+		// A persistent device keeps what its last user set: QEMU's 12 bytes, or
+		// the byte order of its guest.
+		if d.opts.Attach || d.given {
+			_ = unix.IoctlSetPointerInt(fd, unix.TUNSETVNETLE, 0)
+			_ = unix.IoctlSetPointerInt(fd, unix.TUNSETVNETBE, 0) // few kernels have it
+		}
 		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, offload.HdrLen); err != nil {
 			return fmt.Errorf("device %s keeps a virtio_net_hdr that is not %d bytes long (%w): set device.offload.vnet_hdr to off", d.name, offload.HdrLen, err)
 		}
 		features, notes, err := negotiate(d.opts.Offload, func(bits int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, bits) })
 		features.VnetHdr = true
 		d.features = features
-		d.notes = append(d.notes, notes...)
+		for _, n := range notes {
+			if !slices.Contains(d.notes, n) { // once is enough, should they be set again
+				d.notes = append(d.notes, n)
+			}
+		}
 		return err
 	})
 }
@@ -240,7 +250,13 @@ func (d *Device) Notes() []string { return d.notes }
 // Options returns what the device was made with, its name in full. Given to Create
 // once more, after the device was deleted, they make the same device again; see
 // Recreatable.
-func (d *Device) Options() Options { return d.opts }
+func (d *Device) Options() Options {
+	o := d.opts
+	if o.Socket != "" {
+		o.FDs = nil // those that were sent
+	}
+	return o
+}
 
 // Recreatable reports whether Create can do so. A device that came by descriptors
 // alone cannot be had again; on a socket somebody may send another.

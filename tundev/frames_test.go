@@ -32,6 +32,10 @@ func newSource(tb testing.TB, hdr tundev.Mode) *source {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = ns.Close() })
+	// Without IPv6 the kernel sends nothing on its own.
+	if err := ns.Sysctl("ipv6/conf/default/disable_ipv6", "1"); err != nil {
+		tb.Fatal(err)
+	}
 	d, err := tundev.Create(tundev.Options{
 		NetNS: ns.Name, MTU: tundev.MaxMTU, Queues: 1, Offload: tundev.Offload{VnetHdr: hdr},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/15")},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -43,6 +44,9 @@ func (d *Device) takeOver() error {
 			return err
 		}
 		if i == 0 {
+			if name := d.opts.Name; name != "" && !strings.Contains(name, "%") && name != x.name {
+				return fmt.Errorf("descriptor %d is of device %s, and device.name says %s: leave device.name out, or pass the other device", fd, x.name, name)
+			}
 			first = x
 		} else if err := x.sameDevice(&first, fds[:i], fd); err != nil {
 			return err

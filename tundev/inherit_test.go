@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -58,14 +59,19 @@ func openFDs(t *testing.T) int {
 	return len(e)
 }
 
-// noLeak checks that what f opens it closes.
+// noLeak checks that what f opens it closes, soon: the libraries' goroutines close
+// some of it after they said that they had ended.
 func noLeak(t *testing.T, f func()) {
 	t.Helper()
 	f() // what is opened once for good
 	before := openFDs(t)
 	f()
-	if n := openFDs(t); n > before {
-		t.Errorf("%d descriptors more than before", n-before)
+	for deadline := time.Now().Add(within); openFDs(t) > before; {
+		if time.Now().After(deadline) {
+			t.Errorf("%d descriptors more than before", openFDs(t)-before)
+			return
+		}
+		time.Sleep(time.Millisecond) //nolint:forbidigo // nobody tells of it
 	}
 }
 
@@ -177,6 +183,7 @@ func TestFDErrors(t *testing.T) {
 		o    tundev.Options
 		want string
 	}{
+		{"another name", tundev.Options{FDs: []int{tun}, Name: "tun1"}, "device.name says tun1"},
 		{"closed", tundev.Options{FDs: []int{9999}}, "9999 is not open"},
 		{"no tun", tundev.Options{FDs: []int{plain}}, "no TUN or TAP"},
 		{"no TUNSETIFF", tundev.Options{FDs: []int{unset}}, "TUNSETIFF"},
@@ -200,9 +207,12 @@ func TestFDErrors(t *testing.T) {
 		{"and create_netns", tundev.Options{FDs: []int{tun}, CreateNetNS: true, NetNS: "x"}, "create_netns:"},
 	} {
 		noLeak(t, func() {
-			_, err := tundev.Create(c.o)
+			d, err := tundev.Create(c.o)
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: %v, want a sentence with %q", c.name, err, c.want)
+			}
+			if err == nil {
+				d.Close()
 			}
 		})
 	}
@@ -362,6 +372,47 @@ func TestSocketErrors(t *testing.T) {
 				t.Errorf("%s: %v, want a sentence with %q", path, err, want)
 			}
 		}
+	}
+}
+
+// TestSocketStranger: another user is told that it may not, and the wait goes on.
+func TestSocketStranger(t *testing.T) {
+	ns := namespace(t)
+	o := tundev.Options{Socket: fmt.Sprintf("@tungate-%d", os.Getpid())} // no file, so no mode
+	created := make(chan error, 1)
+	go func() {
+		d, err := tundev.CreateContext(t.Context(), o)
+		if err == nil {
+			err = d.Close()
+		}
+		created <- err
+	}()
+	answers := make(chan string, 1)
+	dial(t, o.Socket).Close() // it is there
+	go func() {
+		// The thread takes another uid, and ends with its goroutine.
+		runtime.LockOSThread()
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, unprivileged, unprivileged, unprivileged); e != 0 {
+			answers <- e.Error()
+			return
+		}
+		conn, err := net.Dial("unix", o.Socket)
+		if err != nil {
+			answers <- err.Error()
+			return
+		}
+		defer conn.Close()
+		answer, err := io.ReadAll(conn)
+		answers <- fmt.Sprint(string(answer), err)
+	}()
+	if answer := <-answers; !strings.Contains(answer, fmt.Sprintf("user %d may not", unprivileged)) {
+		t.Errorf("the stranger was told %q", answer)
+	}
+	if answer := send(t, o.Socket, openQueue(t, ns, "tun0", tunFlags|hdrFlag)); answer != "ok tun0\n" {
+		t.Errorf("the owner was told %q", answer)
+	}
+	if err := <-created; err != nil {
+		t.Error(err)
 	}
 }
 

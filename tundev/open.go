@@ -17,17 +17,37 @@ func (d *Device) open() error {
 	if o.Attach {
 		return d.openExisting()
 	}
-	n := o.queues()
-	err := d.openQueues(n, o.flags(n))
-	if err != nil && o.Offload.VnetHdr == Auto && errors.Is(err, unix.EINVAL) {
-		// The other reason for EINVAL, a bad name, stays one.
-		err = d.openQueues(n, o.flags(n)&^unix.IFF_VNET_HDR)
-	}
-	if err != nil {
+	if err := d.openNew(d.openQueues); err != nil {
 		return createError(o.Name, err)
 	}
-	if n == 1 && o.Kind == TUN {
+	if len(d.files) == 1 && o.Kind == TUN && o.Offload.VnetHdr != Off {
 		return d.passThrough()
+	}
+	return nil
+}
+
+// openNew makes the device, by open, with what is asked for, or with less where the
+// kernel refuses that and the options leave it to auto.
+func (d *Device) openNew(open func(queues int, flags uint16) error) error {
+	o := d.opts
+	n := o.queues()
+	err := open(n, o.flags(n))
+	refused := err
+	try := func(ok bool, queues int, without uint16, note string) {
+		// The other reason for EINVAL, a bad name, stays one.
+		if !ok || !errors.Is(err, unix.EINVAL) {
+			return
+		}
+		if err = open(queues, o.flags(queues)&^without); err == nil {
+			d.notes = append(d.notes, fmt.Sprintf("the kernel refuses %s (%v), so device %s goes without", note, unix.EINVAL, d.name))
+		}
+	}
+	fewer, bare := o.Queues == 0 && n > 1, o.Offload.VnetHdr == Auto
+	try(fewer, 1, 0, "multi_queue")
+	try(bare, n, unix.IFF_VNET_HDR, "vnet_hdr")
+	try(fewer && bare, 1, unix.IFF_VNET_HDR, "multi_queue and vnet_hdr")
+	if err != nil {
+		return refused
 	}
 	return nil
 }

@@ -217,8 +217,25 @@ func (o *Options) Validate() error {
 	if len(o.Socket) > maxSocketPath {
 		errs = append(errs, fmt.Errorf("socket: %q is longer than the %d bytes of a socket's path", o.Socket, maxSocketPath))
 	}
+	errs = append(errs, o.validateWords()...)
 	errs = append(errs, o.Offload.validate()...)
 	return errors.Join(append(errs, o.contradictions()...)...)
+}
+
+// validateWords reports values that no word of the config stands for.
+func (o *Options) validateWords() (errs []error) {
+	if o.Kind > TAP {
+		errs = append(errs, fmt.Errorf("kind: %d is not one of tun, tap", o.Kind))
+	}
+	if o.OnDelete > Recreate {
+		errs = append(errs, fmt.Errorf("on_delete: %d is not one of exit, recreate", o.OnDelete))
+	}
+	for _, s := range append(o.Offload.switches(), offloadSwitch{name: "vnet_hdr", mode: o.Offload.VnetHdr}) {
+		if s.mode > Off {
+			errs = append(errs, fmt.Errorf("offload.%s: %d is not one of auto, on, off", s.name, s.mode))
+		}
+	}
+	return errs
 }
 
 // contradictions reports every setting that cannot go with another.

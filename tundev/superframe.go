@@ -21,6 +21,11 @@ func (d *Device) proveSuperframes() error {
 	if d.opts.Attach {
 		return nil // its other side may be anything
 	}
+	return d.prove(d.trySuperframe)
+}
+
+// prove is proveSuperframes with the trial of a version.
+func (d *Device) prove(try func(version uint8) error) error {
 	o := d.opts.Offload
 	again := false
 	for _, s := range []struct {
@@ -31,7 +36,7 @@ func (d *Device) proveSuperframes() error {
 		if !d.features.TSO(s.version) {
 			continue
 		}
-		err := d.trySuperframe(s.version)
+		err := try(s.version)
 		switch {
 		case err == nil:
 		case !errors.Is(err, unix.EINVAL):

@@ -240,6 +240,49 @@ func TestDeleted(t *testing.T) {
 	}
 }
 
+// TestRecreate makes a deleted device again, by the name it had, while the old one
+// is still open.
+func TestRecreate(t *testing.T) {
+	ns := namespace(t)
+	if err := ns.IP("tuntap add tap7 mode tap multi_queue"); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []tundev.Options{
+		{NetNS: ns.Name, Queues: 1, MTU: 1400, Addresses: options.Addresses, Routes: options.Routes},
+		{NetNS: ns.Name, Name: "many%d", Queues: 3},
+		{NetNS: ns.Name, Name: "tap7", Kind: tundev.TAP, Attach: true, Queues: 2},
+	} {
+		old, err := tundev.Create(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !old.Recreatable() {
+			t.Errorf("%s cannot be had again", old.Name())
+		}
+		if err := ns.IP("link del " + old.Name()); err != nil {
+			t.Fatal(err)
+		}
+		if o.Attach {
+			if _, err := tundev.Create(old.Options()); err == nil || !strings.Contains(err.Error(), "no interface tap7") {
+				t.Errorf("attached to nothing: %v", err)
+			}
+			if err := ns.IP("tuntap add tap7 mode tap multi_queue"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again, err := tundev.Create(old.Options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.Name() != old.Name() || again.MTU() != old.MTU() || again.Features() != old.Features() || len(again.Queues()) != len(old.Queues()) {
+			t.Errorf("%s, %d queues, became %s, %d queues", old.Name(), len(old.Queues()), again.Name(), len(again.Queues()))
+		}
+		if err := errors.Join(old.Close(), again.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestDown is no end: writes fail with EIO until the link is up again.
 func TestDown(t *testing.T) {
 	ns := namespace(t)

@@ -25,7 +25,11 @@ func (g *Gateway) createDevice(ctx context.Context) (Device, error) {
 	if path := g.cfg.Device.Socket; path != "" {
 		g.log.Info("waiting for somebody to send the device", zap.String("socket", path))
 	}
-	d, err := tundev.CreateContext(ctx, g.cfg.Device)
+	o := g.cfg.Device
+	if d, ok := g.madeBefore(); ok {
+		o = d // under the name that it had
+	}
+	d, err := tundev.CreateContext(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +59,19 @@ func (g *Gateway) serveDevice(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// madeBefore returns how the device was made that is made again now.
+func (g *Gateway) madeBefore() (o tundev.Options, ok bool) {
+	p := g.served.Load()
+	if p == nil {
+		return o, false
+	}
+	d, ok := (*p).(interface{ Options() tundev.Options })
+	if !ok {
+		return o, false
+	}
+	return d.Options(), true
 }
 
 // recreates reports whether a device that was deleted is to be made again.
