@@ -42,7 +42,7 @@ type Options struct {
 	// PerSource and PerDestination bound those of one client (an IPv4 address,
 	// an IPv6 /64) and to one destination address. They are kept in hashed
 	// counters: never exceeded, and refused too early with a chance that is
-	// small while Backlog is full. 0 is an eighth of Backlog, and half.
+	// small while Backlog is full. 0 is half of Backlog for both.
 	PerSource      int
 	PerDestination int
 
@@ -120,8 +120,8 @@ const (
 
 func (o Options) withDefaults() Options {
 	def(&o.Backlog, 4096)
-	def(&o.PerSource, max(1, o.Backlog/8))
-	def(&o.PerDestination, max(1, o.Backlog/2))
+	def(&o.PerSource, (o.Backlog+1)/2)
+	def(&o.PerDestination, (o.Backlog+1)/2)
 	def(&o.SynAckRetries, 3)
 	def(&o.HandshakeTimeout, 10*time.Second)
 	def(&o.DialTimeout, 30*time.Second)
