@@ -91,12 +91,16 @@ cross: ## build and vet for arm64 and 386, without cgo
 	  GOARCH=$$arch CGO_ENABLED=0 go $$check ./... || failed=1; done; done; exit $$failed
 
 .PHONY: e2e
-e2e: bin/gotestsum ## real clients in network namespaces, as root; DEVICE='tap queues=2' over another device
+e2e: bin/gotestsum bin/guest/vmlinuz ## real clients in network namespaces and virtual machines, as root; DEVICE='tap queues=2' over another device
 	TUNGATE_E2E_DEVICE='$(DEVICE)' $(GOTESTSUM) -exec $(AS_ROOT) -count 1 -timeout 20m $(TESTFLAGS) ./e2e/...
 
 .PHONY: e2e-matrix
-e2e-matrix: bin/gotestsum ## the whole of e2e over every device: both kinds, one queue and two, offloads on, each off, all off (an hour)
+e2e-matrix: bin/gotestsum bin/guest/vmlinuz ## the whole of e2e over every device: both kinds, one queue and two, offloads on, each off, all off (an hour)
 	@scripts/e2e-matrix.sh
+
+# What virtual machines boot, downloaded by apt and not installed.
+bin/guest/vmlinuz: scripts/guest-kernel.sh
+	scripts/guest-kernel.sh
 
 .PHONY: deploy-check
 deploy-check: ## the systemd unit under deploy/

@@ -12,6 +12,7 @@
 //	echo_test.go       every address and port answered by the program itself
 //	lifecycle_test.go  device lost, link down, SIGTERM and SIGKILL under load
 //	startup_test.go    configs with faults, a name taken, no permission
+//	guest_test.go      guests of a TAP, two of them virtual machines (machine_test.go)
 //	exec_test.go       gateway exec and gateway demo, as root and without
 //
 // Whatever a test does, the namespace of the gateway holds no conntrack entry at

@@ -101,9 +101,17 @@ type running struct {
 	t   *testing.T
 }
 
-// start runs the gateway with an example's config, routes the client's traffic
-// into its device, and at the end of the test looks that it has behaved.
+// start launches the gateway and routes the client's traffic into its device.
 func start(t *testing.T, lab *testutil.Lab, example string, set fields) *running {
+	t.Helper()
+	r := launch(t, lab, example, set)
+	must(t, lab.RouteIntoDevice())
+	return r
+}
+
+// launch runs the gateway with an example's config, and at the end of the test
+// looks that it has behaved.
+func launch(t *testing.T, lab *testutil.Lab, example string, set fields) *running {
 	t.Helper()
 	patient := fields{"shutdown_timeout": "1s"} // for what a failed test leaves open
 	maps.Copy(patient, set)
@@ -113,9 +121,6 @@ func start(t *testing.T, lab *testutil.Lab, example string, set fields) *running
 	}
 	r := &running{g, lab, t}
 	t.Cleanup(r.finish)
-	if err := lab.RouteIntoDevice(); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 
@@ -173,6 +178,13 @@ func (r *running) metrics(t *testing.T) testutil.Series {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // eventually polls until cond returns nil.
