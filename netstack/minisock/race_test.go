@@ -124,6 +124,7 @@ func reader(tab *Table, rnd *rand.Rand, now func() time.Duration, steps int) {
 		b := raw(flow, sg)
 		s := Segment{IP: b[:20], TCP: b[20:], Queue: uint16(rnd.IntN(4))}
 		var res Result
+		tab.Prefetch([]Segment{s})
 		if inbound {
 			res = tab.Inbound(&s, now())
 		} else {
