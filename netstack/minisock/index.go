@@ -12,7 +12,7 @@ const (
 	bucketSlots = 63 // and a word for the header: 512 bytes, a size class of Go's
 	bucketFull  = 54 // six in seven: then 26 slots are looked at for what is not there, 5 on average
 	bucketJoin  = 20 // two buckets with this many together are one
-	maxDepth    = 24 // of the directory, of one shard
+	maxDepth    = 20 // of the directory, of one shard: room for 20 million records
 )
 
 // bucket is an open-addressed table of slots: a tag of the hash in the upper half,
