@@ -49,7 +49,8 @@ func crowd(tb testing.TB, t *Table, n int) {
 	tb.Helper()
 	for i := range n {
 		k := crowdKey(i)
-		p := t.lookup(&k)
+		var p place
+		p.lookup(t, &k)
 		if !p.insert(&k, time.Hour) {
 			tb.Fatal("no room")
 		}
@@ -97,7 +98,8 @@ func TestMemoryComesBack(t *testing.T) {
 	full := heap() - before
 	for i := range n {
 		k := crowdKey(i)
-		p := tab.lookup(&k)
+		var p place
+		p.lookup(tab, &k)
 		p.remove()
 		p.unlock()
 	}
@@ -229,7 +231,8 @@ func BenchmarkInsert(b *testing.B) {
 		last := start
 		for i := range n {
 			k := crowdKey(i)
-			p := t.lookup(&k)
+			var p place
+			p.lookup(t, &k)
 			p.insert(&k, time.Hour)
 			p.unlock()
 			now := clock()

@@ -74,7 +74,8 @@ func TestConcurrent(t *testing.T) {
 	// What is left is connected; its owners let go.
 	for i := range 64 {
 		k := crowdKey(i)
-		p := tab.lookup(&k)
+		var p place
+		p.lookup(tab, &k)
 		h := Handle{}
 		if p.record != nil {
 			h = p.handle()
@@ -102,7 +103,8 @@ func TestConcurrent(t *testing.T) {
 func reader(tab *Table, rnd *rand.Rand, now func() time.Duration, steps int) {
 	for range steps {
 		k := crowdKey(rnd.IntN(64))
-		p := tab.lookup(&k)
+		var p place
+		p.lookup(tab, &k)
 		var h Handle
 		var r record
 		if p.record != nil {

@@ -164,13 +164,13 @@ type place struct {
 
 func (p *place) handle() Handle { return Handle{hash: p.hash, index: p.i, gen: p.gen} }
 
-// lookup locks the shard of a flow and finds its record, if there is one.
-func (t *Table) lookup(k *key) place {
-	p := place{t: t, hash: t.seed.flow(k)}
+// lookup locks the shard of a flow and finds its record, if there is one. It fills p
+// in place, since a copy would be read while it is still being written.
+func (p *place) lookup(t *Table, k *key) {
+	p.t, p.hash = t, t.seed.flow(k)
 	p.sh = t.shard(p.hash)
 	p.sh.mu.Lock()
 	p.i, p.record = p.sh.find(t.tag(p.hash), k)
-	return p
 }
 
 // resolve locks a handle's shard and finds its record. Without one, nothing is
