@@ -101,10 +101,26 @@ func offloadField(name string, m *tundev.Mode, doc string) field {
 
 func stackFields(o *netstack.Options) []field {
 	tcp := &o.TCP
-	return []field{
+	return append([]field{
 		{
 			"stack.max_half_open", number(&o.MaxHalfOpen, 1, math.MaxInt32, ""), fmt.Sprint(netstack.DefaultMaxHalfOpen),
-			"Connection attempts that may wait for the upstream or for the client at once. A SYN past it is dropped; the client tries again.",
+			"Connection attempts that may wait for the upstream or for the client at once (Linux: tcp_max_syn_backlog).",
+		},
+		{
+			"stack.max_half_open_per_source", number(&o.MaxHalfOpenPerSource, 1, math.MaxInt32, ""), "half of max_half_open",
+			"Those of one client: an IPv4 address, an IPv6 network of 64 bits.",
+		},
+		{
+			"stack.max_half_open_per_destination", number(&o.MaxHalfOpenPerDestination, 1, math.MaxInt32, ""), "half of max_half_open",
+			"Those to one address, so that dead hosts leave room for live ones.",
+		},
+		{
+			"stack.overflow", oneOf(&o.Overflow, netstack.OverflowCookies, netstack.OverflowDrop, netstack.OverflowReset), netstack.OverflowCookies.String(),
+			"What a SYN past these bounds gets. cookies: an answer that keeps nothing here (RFC 4987; Linux: tcp_syncookies); drop: nothing, so that the client tries again; reset: RST (Linux: tcp_abort_on_overflow).",
+		},
+		{
+			"stack.dial", oneOf(&o.Dial, netstack.DialFirst, netstack.DialAfter), netstack.DialFirst.String(),
+			"When the upstream is dialled. first: before the client's SYN is answered, so that a refusal looks like one; after: when the client has finished its handshake.",
 		},
 		{
 			"stack.max_connections", number(&o.MaxConnections, 1, math.MaxInt32, ""), fmt.Sprint(netstack.DefaultMaxConnections),
@@ -149,6 +165,56 @@ func stackFields(o *netstack.Options) []field {
 		{
 			"stack.tcp.send_buffer", size(&tcp.SendBuffer, minBuffer, maxBuffer), "4MiB",
 			"The most a connection may hold of what the upstream sent and the client has not acknowledged.",
+		},
+	}, handshakeFields(&o.Handshake)...)
+}
+
+func handshakeFields(o *netstack.HandshakeOptions) []field {
+	const none = -1
+	return []field{
+		{
+			"stack.handshake.synack_retries", number(&o.SynAckRetries, none, 6, ""), "3",
+			"How often a SYN-ACK is repeated, after 1, 2, 4 seconds and so on, within timeout. -1: never. (Linux: tcp_synack_retries)",
+		},
+		{
+			"stack.handshake.timeout", duration(&o.Timeout), "10s",
+			"How long a SYN-ACK waits for its acknowledgement.",
+		},
+		{
+			"stack.handshake.defer_accept", duration(&o.DeferAccept), "not at all",
+			"How long a finished handshake may wait for data before the connection counts. (Linux: TCP_DEFER_ACCEPT)",
+		},
+		{
+			"stack.handshake.min_mss", number(&o.MinMSS, 48, maxMSS, "bytes"), "536",
+			"Least segment size believed of a client, which could make us send many small packets otherwise. (Linux: tcp_min_snd_mss)",
+		},
+		{
+			"stack.handshake.time_wait", duration(&o.TimeWait), "1m",
+			"How long a connection that was closed here first is still answered (RFC 9293). A client may use its ports again at once all the same.",
+		},
+		{
+			"stack.handshake.fin_timeout", duration(&o.FinTimeout), "1m",
+			"How long a connection that is closed here waits for its client to close. (Linux: tcp_fin_timeout)",
+		},
+		{
+			"stack.handshake.orphan_retries", number(&o.OrphanRetries, 1, 6, ""), "5",
+			"How often the end of such a connection is repeated to a client that does not acknowledge it. (Linux: tcp_orphan_retries)",
+		},
+		{
+			"stack.handshake.max_time_wait", number(&o.MaxTimeWait, 1, 1<<28, ""), "262144",
+			"Connections in time_wait at once; past it they are forgotten. (Linux: tcp_max_tw_buckets)",
+		},
+		{
+			"stack.handshake.max_orphans", number(&o.MaxOrphans, 1, 1<<28, ""), "65536",
+			"Connections at once that are closed here and not by their client; past it they are reset. (Linux: tcp_max_orphans)",
+		},
+		{
+			"stack.handshake.reset_rate", number(&o.ResetRate, 1, 1e9, "a second"), "1000",
+			"RSTs to packets of no connection; one client gets an eighth.",
+		},
+		{
+			"stack.handshake.challenge_rate", number(&o.ChallengeRate, 1, 1e9, "a second"), "1000",
+			"Acknowledgements that answer what may be forged (RFC 5961). (Linux: tcp_challenge_ack_limit)",
 		},
 	}
 }

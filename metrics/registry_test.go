@@ -19,6 +19,7 @@ import (
 	"github.com/tungate/tungate/lan"
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/netstack/link"
+	"github.com/tungate/tungate/netstack/minisock"
 	"github.com/tungate/tungate/proxy"
 	"github.com/tungate/tungate/tundev"
 )
@@ -148,12 +149,18 @@ func TestLint(t *testing.T) {
 
 // TestLabelsAreBounded holds every label against the values it may have.
 func TestLabelsAreBounded(t *testing.T) {
-	var reasons, results, events []string
+	var reasons, results, events, states []string
 	for r := range link.NumDropReasons {
 		reasons = append(reasons, r.String())
 	}
 	for r := range lan.NumDropReasons {
 		reasons = append(reasons, r.String())
+	}
+	for c := range minisock.NumCauses {
+		events = append(events, c.String())
+	}
+	for s := range minisock.NumStates {
+		states = append(states, s.String())
 	}
 	for e := range lan.NumEvents {
 		events = append(events, e.String())
@@ -172,6 +179,7 @@ func TestLabelsAreBounded(t *testing.T) {
 		"reason":    reasons,
 		"result":    results,
 		"event":     events,
+		"state":     states,
 		"offload":   {"vnet_hdr", "checksum", "tso4", "tso6", "ecn", "uso"},
 		"version":   {"v1.2.3"}, "revision": {"abc"}, "goversion": {"go1.99"},
 	}

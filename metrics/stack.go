@@ -18,7 +18,7 @@ const (
 )
 
 func stackMetrics() []metric[stats] {
-	return slices.Concat(linkMetrics(), lanMetrics(), admissionMetrics(), datagramMetrics(), tcpMetrics(), icmpMetrics())
+	return slices.Concat(linkMetrics(), lanMetrics(), admissionMetrics(), flowMetrics(), datagramMetrics(), tcpMetrics(), icmpMetrics())
 }
 
 func linkMetrics() []metric[stats] {
@@ -96,7 +96,7 @@ func admissionMetrics() []metric[stats] {
 			func(s *stats) int { return s.Established }),
 		{
 			name: "tcp_attempts_total", kind: counter, labels: []string{"result"},
-			help: "Connection attempts that ended, by how. refused: reset because the upstream refused or the policy forbids it. dropped: left unanswered by the handler. handshake_failed: the client did not finish. half_open_limit: dropped at stack.max_half_open. connection_limit: reset at stack.max_connections.",
+			help: "Connection attempts that ended, by how. refused: reset because the upstream refused or the policy forbids it. dropped: left unanswered by the handler. handshake_failed: the client did not finish. half_open_limit: past stack.max_half_open or a share of it, which is answered as stack.overflow says. connection_limit: reset at stack.max_connections.",
 			emit: func(s *stats, put put) {
 				put(float64(s.Accepted), "accepted")
 				put(float64(s.Refused), "refused")

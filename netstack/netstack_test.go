@@ -178,7 +178,7 @@ func TestHalfOpenLimit(t *testing.T) {
 	r := newRig(t, handler{tcp: func(_ context.Context, req flow.Request) {
 		<-release
 		req.Refuse()
-	}}, netstack.Options{MaxHalfOpen: 2, Overflow: netstack.OverflowDrop})
+	}}, netstack.Options{MaxHalfOpen: 2, MaxHalfOpenPerSource: 2, MaxHalfOpenPerDestination: 2, Overflow: netstack.OverflowDrop})
 	for _, port := range []uint16{1, 1, 2, 1, 2} {
 		r.send(segment{tuple: tuple4(port), flags: syn}.frame())
 	}

@@ -13,9 +13,20 @@ import (
 // comment gives; Validate rejects what has none.
 type Options struct {
 	// MaxHalfOpen bounds the connection attempts that are being dialled or
-	// whose handshake is unfinished. A SYN past it is dropped and counted.
-	// 0 is 4096.
+	// whose handshake is unfinished (Linux's tcp_max_syn_backlog). 0 is 4096.
 	MaxHalfOpen int
+
+	// PerSource and PerDestination bound those of one client (an IPv4 address, an
+	// IPv6 /64) and to one address. 0 is half of MaxHalfOpen for both.
+	MaxHalfOpenPerSource      int
+	MaxHalfOpenPerDestination int
+
+	// Overflow says what a SYN past these bounds gets: a cookie, nothing or a RST.
+	Overflow Overflow
+
+	// Dial says whether the upstream is dialled before the client's SYN is
+	// answered, so that the client sees a refusal as one, or after.
+	Dial Dial
 
 	// MaxConnections bounds established connections. A SYN past it is reset
 	// and counted. 0 is 1,000,000.
@@ -29,8 +40,73 @@ type Options struct {
 	// counted round.
 	PinReaders bool
 
-	// TCP holds the connections' own settings.
-	TCP TCPOptions
+	// TCP holds the connections' own settings, Handshake those of connections
+	// without an endpoint.
+	TCP       TCPOptions
+	Handshake HandshakeOptions
+}
+
+// Overflow is what a SYN gets that finds no room.
+type Overflow = minisock.Overflow
+
+// The kinds of overflow.
+const (
+	OverflowCookies = minisock.OverflowCookies // a SYN-ACK, and no record (RFC 4987, section 3.6)
+	OverflowDrop    = minisock.OverflowDrop
+	OverflowReset   = minisock.OverflowReset
+)
+
+// Dial is when the upstream is dialled.
+type Dial uint8
+
+// The orders of dialling and answering.
+const (
+	DialFirst Dial = iota
+	DialAfter
+)
+
+// String returns the word the config uses.
+func (d Dial) String() string {
+	switch d {
+	case DialFirst:
+		return "first"
+	case DialAfter:
+		return "after"
+	}
+	return "unknown"
+}
+
+// HandshakeOptions are settings of connections that have no endpoint: before the
+// handshake is done, and when both sides have closed.
+type HandshakeOptions struct {
+	// SynAckRetries is how often a SYN-ACK is repeated, after 1, 2, 4 ... s
+	// (tcp_synack_retries), within Timeout. 0 is 3, negative never.
+	SynAckRetries int
+	// Timeout is how long a SYN-ACK waits for its ACK. 0 is 10 s.
+	Timeout time.Duration
+	// DeferAccept is how long a finished handshake may wait for data before an
+	// endpoint is made (TCP_DEFER_ACCEPT). 0 is not at all.
+	DeferAccept time.Duration
+	// MinMSS is the least segment size that is believed of a client
+	// (tcp_min_snd_mss). 0 is 536.
+	MinMSS int
+	// TimeWait is how long a connection that was closed here first is answered
+	// (RFC 9293, section 3.6.1). 0 is 60 s.
+	TimeWait time.Duration
+	// FinTimeout is how long a closed connection waits for its client to close
+	// (tcp_fin_timeout). 0 is 60 s.
+	FinTimeout time.Duration
+	// OrphanRetries is how often our FIN is repeated for nobody
+	// (tcp_orphan_retries). 0 is 5.
+	OrphanRetries int
+	// MaxTimeWait and MaxOrphans bound the records of the two
+	// (tcp_max_tw_buckets, tcp_max_orphans). 0 is 262,144 and 65,536.
+	MaxTimeWait int
+	MaxOrphans  int
+	// ResetRate bounds RSTs a second to segments of no connection, ChallengeRate
+	// the ACKs of RFC 5961 (tcp_challenge_ack_limit). 0 is 1000 for both.
+	ResetRate     int
+	ChallengeRate int
 }
 
 // TCPOptions are settings of the TCP connections with clients.
@@ -67,6 +143,8 @@ const (
 	maxBuffer             = 64 << 20
 	minMSS                = 536 // RFC 9293, section 3.7.1
 	maxMSS                = 65495
+	defaultTimeWait       = 1 << 18 // minisock's
+	defaultOrphans        = 1 << 16
 )
 
 // withDefaults returns o with every zero value replaced.
@@ -103,7 +181,12 @@ func (o *Options) Validate() error {
 	if o.MaxConnections < 0 {
 		bad("max_connections", "%d is negative", o.MaxConnections)
 	}
+	if o.Dial > DialAfter {
+		bad("dial", "%d is not one of first, after", o.Dial)
+	}
 	o.TCP.validate(bad)
+	flows := o.flows()
+	errs = append(errs, flows.Validate())
 	return errors.Join(errs...)
 }
 
@@ -138,9 +221,19 @@ func (o *TCPOptions) validate(bad func(field, format string, args ...any)) {
 
 // flows are the options of the table of flows.
 func (o *Options) flows() minisock.Options {
-	return minisock.Options{
-		Admission:  minisock.DialFirst,
-		Backlog:    o.MaxHalfOpen,
-		MaxRecords: 4*o.MaxConnections + o.MaxHalfOpen,
+	h := &o.Handshake
+	m := minisock.Options{
+		Admission: minisock.DialFirst, Overflow: o.Overflow, Backlog: o.MaxHalfOpen,
+		PerSource: o.MaxHalfOpenPerSource, PerDestination: o.MaxHalfOpenPerDestination,
+		SynAckRetries: h.SynAckRetries, HandshakeTimeout: h.Timeout, DeferAccept: h.DeferAccept,
+		MinMSS: h.MinMSS, TimeWait: h.TimeWait, FinTimeout: h.FinTimeout, OrphanRetries: h.OrphanRetries,
+		MaxTimeWait: h.MaxTimeWait, MaxOrphans: h.MaxOrphans,
+		ResetRate: h.ResetRate, ChallengeRate: h.ChallengeRate,
 	}
+	if o.Dial == DialAfter {
+		m.Admission = minisock.DialAfter
+	}
+	d := o.withDefaults()
+	m.MaxRecords = d.MaxConnections + d.MaxHalfOpen + max(h.MaxTimeWait, defaultTimeWait) + max(h.MaxOrphans, defaultOrphans)
+	return m
 }

@@ -150,7 +150,7 @@ func (s *Stack) configure() error {
 func (s *Stack) Run() error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	var sweep sync.WaitGroup
-	sweep.Go(func() { s.closing.run(ctx, s.flows) })
+	sweep.Go(func() { s.closing.run(ctx, s.flows, s.link.Now) })
 	err := s.link.Run(s.ctx)
 	cancel()
 	sweep.Wait()

@@ -76,22 +76,23 @@ func (c *closing) add(ep tcpip.Endpoint, h minisock.Handle) {
 }
 
 // run looks at them until ctx is done.
-func (c *closing) run(ctx context.Context, flows *minisock.Table) {
+func (c *closing) run(ctx context.Context, flows *minisock.Table, now func() time.Duration) {
 	tick := time.NewTicker(closingEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			c.sweep(flows)
+			c.sweep(flows, now())
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// sweep forgets those that are over, and releases the record of those that gVisor
-// gave up.
-func (c *closing) sweep(flows *minisock.Table) {
+// sweep forgets those that are over, releases the record of those that gVisor gave
+// up, and lets the record alone see to those that only wait for their client's FIN or
+// for the acknowledgement of ours.
+func (c *closing) sweep(flows *minisock.Table, now time.Duration) {
 	c.mu.Lock()
 	n := min(len(c.list), closingMost)
 	some := append([]closed(nil), c.list[:n]...)
@@ -100,9 +101,11 @@ func (c *closing) sweep(flows *minisock.Table) {
 	c.mu.Unlock()
 	var left []closed
 	for _, e := range some {
-		switch tcp.EndpointState(e.ep.State()) { //nolint:gosec // State returns one of its own
-		case tcp.StateClose, tcp.StateError:
+		switch state := tcp.EndpointState(e.ep.State()); { //nolint:gosec // State returns one of its own
+		case state == tcp.StateClose, state == tcp.StateError:
 			flows.Release(e.h)
+		case flows.Orphan(e.h, now):
+			e.ep.Abort() // the record goes on without it, and keeps its RST in
 		default:
 			left = append(left, e)
 		}

@@ -71,9 +71,8 @@ var table = map[string]row{
 		theirs: []string{gvisor},
 	},
 	"netstack/minisock": {
-		why:    "minisock keeps connection states from the packets alone",
-		ours:   []string{"flow", "loop", "offload"},
-		theirs: []string{gvisor},
+		why:  "minisock keeps connection states from the packets alone: no stack, no fd, no goroutine",
+		ours: []string{"flow", "offload"},
 	},
 	"epollbridge": {
 		why:    "epollbridge turns waiter queues into readiness and needs no more of gVisor",

@@ -29,6 +29,7 @@ func TestAllocs(t *testing.T) {
 		in := packet(cp, seg{flags: ack, seq: 1000, ack: 78, opts: tsOpt(1, 100)})
 		reset := packet(cp, seg{flags: rst, seq: 1005})
 		out := packet(cp.back(), seg{flags: ack, seq: 1, ack: 1000, opts: tsOpt(1, 100)})
+		batch := [3]Segment{in, hello, stray}
 		for name, f := range map[string]func(){
 			"inbound":         func() { tab.Inbound(&in, now) },
 			"outbound":        func() { tab.Outbound(&out, now) },
@@ -39,6 +40,7 @@ func TestAllocs(t *testing.T) {
 			"Tick":            func() { tab.Tick(now) },
 			"Next":            func() { tab.Next(now) },
 			"Stats":           func() { tab.Stats() },
+			"Prefetch":        func() { tab.Prefetch(batch[:]) },
 			"a SYN and a RST": func() { flip(tab, other, now) },
 		} {
 			f() // what is pooled is there afterwards

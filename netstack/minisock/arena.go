@@ -3,6 +3,7 @@ package minisock
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
 )
 
 // The arena is the memory of all records. A slab of them is 8 KiB, has no pointers
@@ -23,7 +24,7 @@ type slab [slabRecords]record
 // chunk is a part of the directory. Its slabs may be read by who owns a record in
 // them, under the record's shard lock; all else is the arena's.
 type chunk struct {
-	slabs [chunkSlabs]*slab
+	slabs [chunkSlabs]atomic.Pointer[slab]
 	free  [chunkSlabs]uint64 // a bit a free record; zero too where there is no slab
 	open  [chunkSlabs / 64]uint64
 	bare  [chunkSlabs / 64]uint64 // slabs not there
@@ -32,9 +33,10 @@ type chunk struct {
 type arena struct {
 	mu     sync.Mutex // the last of all locks
 	chunks []*chunk   // replaced, never changed, when it grows
-	low    int        // no chunk before it has a slab with room
-	spare  int        // free records of all slabs
-	gen    uint32     // of the record made last
+	view   atomic.Pointer[[]*chunk]
+	low    int    // no chunk before it has a slab with room
+	spare  int    // free records of all slabs
+	gen    uint32 // of the record made last
 }
 
 // take returns a record's number and generation, and the chunks as they are.
@@ -72,7 +74,9 @@ func (a *arena) room() (c, s int) {
 	}
 	ch := &chunk{bare: [1]uint64{^uint64(0)}}
 	c = len(a.chunks)
-	a.chunks = append(a.chunks[:c:c], ch) // others read the old array
+	chunks := append(a.chunks[:c:c], ch) // others read the old array
+	a.chunks = chunks
+	a.view.Store(&chunks)
 	a.grow(ch, 0)
 	a.low = c
 	return c, 0
@@ -88,7 +92,7 @@ func first(set *[chunkSlabs / 64]uint64) (int, bool) {
 }
 
 func (a *arena) grow(ch *chunk, s int) {
-	ch.slabs[s] = new(slab)
+	ch.slabs[s].Store(new(slab))
 	ch.free[s] = ^uint64(0)
 	ch.bare[s/64] &^= 1 << (s % 64)
 	ch.open[s/64] |= 1 << (s % 64)
@@ -106,7 +110,8 @@ func (a *arena) give(i uint32) {
 	a.low = min(a.low, c)
 	a.spare++
 	if ch.free[s] == ^uint64(0) && a.spare >= slabRecords+spareRecords {
-		ch.slabs[s], ch.free[s] = nil, 0
+		ch.slabs[s].Store(nil)
+		ch.free[s] = 0
 		ch.open[s/64] &^= 1 << (s % 64)
 		ch.bare[s/64] |= 1 << (s % 64)
 		a.spare -= slabRecords

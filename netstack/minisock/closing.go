@@ -1,6 +1,9 @@
 package minisock
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // progress moves a connection on with the FINs that were seen, and reports whether
 // it has left its endpoint by that.
@@ -36,7 +39,7 @@ func (p *place) over(now time.Duration) {
 		p.remove()
 		return
 	}
-	p.owner = 0
+	atomic.StoreUint32(&p.owner, 0)
 	if p.has(active) {
 		t.count(TimeWaitEntered)
 		p.setState(TimeWait)
@@ -112,7 +115,8 @@ func (t *Table) Orphan(h Handle, now time.Duration) bool {
 		t.count(Orphaned)
 		t.orphans.Add(1)
 		p.flags = p.flags&^served | orphan
-		p.owner, p.tries = 0, 0
+		p.tries = 0
+		atomic.StoreUint32(&p.owner, 0)
 		p.await(now)
 	}
 	p.unlock()

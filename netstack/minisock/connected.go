@@ -25,18 +25,21 @@ func (p *place) flaw(g *segment, now time.Duration) Cause {
 	return None
 }
 
-// receive notes what a sound segment says and translates it for the stack.
-func (p *place) receive(g *segment, now time.Duration) Result {
+// pass is the result of a packet that passes, before it is noted: the record may be
+// gone afterwards.
+func (p *place) pass() Result {
+	return Result{Verdict: Pass, Queue: p.queue, Owner: p.owner, Handle: Handle{p.hash, p.i, p.gen}}
+}
+
+// receive notes what a sound segment says and translates it for the stack. It
+// reports whether the record is gone from the endpoint by that.
+func (p *place) receive(g *segment, now time.Duration) bool {
 	p.seen, p.queue = epochs(now), g.queue
 	if end := g.end(); !before(end, p.rcvAck) && !before(p.rcvMax, g.seq) {
 		p.note(g, end)
 	}
 	p.inward(g)
-	res := Result{Verdict: Pass, Owner: p.owner, Handle: p.handle()}
-	if p.flags&(finIn|finOut) != 0 && p.state != Creating {
-		res.Gone = p.progress(now)
-	}
-	return res
+	return p.flags&(finIn|finOut) != 0 && p.state != Creating && p.progress(now)
 }
 
 // note keeps what a segment in the window says. Others go up all the same, for the
@@ -89,7 +92,9 @@ func (p *place) connected(g *segment, now time.Duration, out *outcome) Result {
 	if why := p.flaw(g, now); why != None {
 		return p.challenge(why, now, out)
 	}
-	return p.receive(g, now)
+	res := p.pass()
+	res.Gone = p.receive(g, now)
+	return res
 }
 
 func (p *place) resetIn(g *segment, now time.Duration, out *outcome) Result {
@@ -101,7 +106,7 @@ func (p *place) resetIn(g *segment, now time.Duration, out *outcome) Result {
 		return p.challenge(ChallengedRST, now, out)
 	}
 	p.inward(g)
-	res := Result{Verdict: Pass, Owner: p.owner, Handle: p.handle()}
+	res := p.pass()
 	// Where the stack is still on its way to cliNxt, it decides; if it takes the
 	// RST, its owner hears of it and calls Release.
 	if p.rcvAck == p.cliNxt {

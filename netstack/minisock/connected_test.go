@@ -52,7 +52,7 @@ func TestTranslateRandom(t *testing.T) {
 		if n%2 == 1 {
 			p = flow6
 		}
-		r := &record{seqD: rnd.Uint32(), tsD: rnd.Uint32()}
+		r := &record{connection: connection{seqD: rnd.Uint32(), tsD: rnd.Uint32()}}
 		if n%7 == 0 {
 			r.seqD = 0
 		}

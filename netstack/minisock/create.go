@@ -129,7 +129,8 @@ func (t *Table) Resume(s *Segment, now time.Duration) Result {
 		return t.dropped(Malformed)
 	}
 	var out outcome
-	p := t.lookup(&g.key)
+	var p place
+	p.lookup(t, &g.key)
 	res := Result{Cause: Late}
 	if p.record != nil && p.state == Creating && p.held > 0 {
 		p.held--

@@ -43,7 +43,8 @@ func (t *Table) ICMPError(e *Unreachable) Result {
 		return t.dropped(ICMPLowMTU)
 	}
 	var out outcome
-	p := t.lookup(&k)
+	var p place
+	p.lookup(t, &k)
 	res := p.icmpError(e, seq, &out)
 	p.unlock()
 	t.finish(&out)

@@ -4,7 +4,7 @@ import "time"
 
 // Inbound takes a packet from the device, before the stack gets to see it. now may
 // be the time that the packet's batch was read at.
-func (t *Table) Inbound(s *Segment, now time.Duration) Result {
+func (t *Table) Inbound(s *Segment, now time.Duration) (res Result) {
 	var g segment
 	if !g.read(s, false) {
 		return t.dropped(Malformed)
@@ -12,14 +12,16 @@ func (t *Table) Inbound(s *Segment, now time.Duration) Result {
 	if g.odd() {
 		return t.dropped(OddFlags)
 	}
-	p := t.lookup(&g.key)
+	var p place
+	p.lookup(t, &g.key)
 	if p.record != nil && p.hasEndpoint() && g.flags&(syn|rst) == 0 && p.flaw(&g, now) == None {
-		res := p.receive(&g, now)
+		res = p.pass()
+		res.Gone = p.receive(&g, now)
 		p.unlock()
 		return res
 	}
 	var out outcome
-	res := p.inbound(&g, now, &out)
+	res = p.inbound(&g, now, &out)
 	p.unlock()
 	t.finish(&out)
 	return res

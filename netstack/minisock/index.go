@@ -1,5 +1,7 @@
 package minisock
 
+import "sync/atomic"
+
 // The index of a shard finds a record by the hash of its key. It is an extendible
 // hash table (Fagin and others, 1979): buckets of 512 bytes, and a directory that the
 // upper bits of the hash lead through. A bucket that is full splits in two, one that
@@ -10,14 +12,20 @@ const (
 	bucketSlots = 63 // and a word for the header: 512 bytes, a size class of Go's
 	bucketFull  = 54 // six in seven: then 26 slots are looked at for what is not there, 5 on average
 	bucketJoin  = 20 // two buckets with this many together are one
-	maxDepth    = 24 // of the directory, of one shard
+	maxDepth    = 20 // of the directory, of one shard: room for 20 million records
 )
 
 // bucket is an open-addressed table of slots: a tag of the hash in the upper half,
 // the record's number plus one in the lower. An empty slot is 0.
 type bucket struct {
 	n, depth uint32 // used slots; bits of the tag that all of them share
-	slots    [bucketSlots]uint64
+	slots    [bucketSlots]atomic.Uint64
+}
+
+// directory leads to the buckets. A bucket of less depth has several entries.
+type directory struct {
+	depth   uint32
+	buckets []atomic.Pointer[bucket] // 1 << depth
 }
 
 // home is the slot where the search for a tag begins. It hangs on the tag's lower
@@ -39,10 +47,10 @@ func recordOf(slot uint64) uint32 { return uint32(slot&0xffffffff) - 1 }
 
 func (b *bucket) put(slot uint64) {
 	p := home(tagOf(slot))
-	for b.slots[p] != 0 {
+	for b.slots[p].Load() != 0 {
 		p = after(p)
 	}
-	b.slots[p] = slot
+	b.slots[p].Store(slot)
 	b.n++
 }
 
@@ -50,16 +58,20 @@ func (b *bucket) put(slot uint64) {
 // closes leaves no long searches.
 func (b *bucket) remove(slot uint64) {
 	gap := home(tagOf(slot))
-	for b.slots[gap] != slot {
+	for b.slots[gap].Load() != slot {
 		gap = after(gap)
 	}
-	for p := after(gap); b.slots[p] != 0; p = after(p) {
-		if distance(home(tagOf(b.slots[p])), p) >= distance(gap, p) {
-			b.slots[gap] = b.slots[p]
+	for p := after(gap); ; p = after(p) {
+		other := b.slots[p].Load()
+		if other == 0 {
+			break
+		}
+		if distance(home(tagOf(other)), p) >= distance(gap, p) {
+			b.slots[gap].Store(other)
 			gap = p
 		}
 	}
-	b.slots[gap] = 0
+	b.slots[gap].Store(0)
 	b.n--
 }
 
@@ -71,19 +83,30 @@ func distance(from, to uint32) uint32 {
 	return to + bucketSlots - from
 }
 
-// index is the directory and its buckets.
+// index is the directory and its buckets. Only who holds the shard's lock changes
+// it, and nobody else goes by what it says: the atomic values are for Prefetch, which
+// looks without the lock.
 type index struct {
-	dir     []*bucket // 1<<depth entries; a bucket of less depth has several
-	depth   uint32
+	dir     atomic.Pointer[directory]
 	deepest uint32 // buckets as deep as the directory
 }
 
-func (x *index) init() {
-	x.dir = []*bucket{{}}
-	x.depth, x.deepest = 0, 1
+func newDirectory(depth uint32) *directory {
+	return &directory{depth: depth, buckets: make([]atomic.Pointer[bucket], 1<<depth)}
 }
 
-func (x *index) bucket(tag uint32) *bucket { return x.dir[uint64(tag)>>(32-x.depth)] }
+func (x *index) init() {
+	d := newDirectory(0)
+	d.buckets[0].Store(new(bucket))
+	x.dir.Store(d)
+	x.deepest = 1
+}
+
+func (d *directory) bucket(tag uint32) *bucket {
+	return d.buckets[uint64(tag)>>(32-d.depth)].Load()
+}
+
+func (x *index) bucket(tag uint32) *bucket { return x.dir.Load().bucket(tag) }
 
 // add puts a record in. False: more records than a shard can have share their hash.
 func (x *index) add(tag, i uint32) bool {
@@ -104,12 +127,14 @@ func (x *index) add(tag, i uint32) bool {
 // has reports whether record i is in under tag.
 func (x *index) has(tag, i uint32) bool {
 	b, slot := x.bucket(tag), slotOf(tag, i)
-	for p := home(tag); b.slots[p] != 0; p = after(p) {
-		if b.slots[p] == slot {
+	for p := home(tag); ; p = after(p) {
+		switch b.slots[p].Load() {
+		case 0:
+			return false
+		case slot:
 			return true
 		}
 	}
-	return false
 }
 
 // remove takes out a record that is in.
@@ -124,49 +149,54 @@ func (x *index) remove(tag, i uint32) {
 // split halves the bucket that tag leads to; what was in it is told apart by one
 // more bit. False if the directory is as deep as it may be.
 func (x *index) split(b *bucket, tag uint32) bool {
-	if b.depth == x.depth {
-		if x.depth == maxDepth {
+	d := x.dir.Load()
+	if b.depth == d.depth {
+		if d.depth == maxDepth {
 			return false
 		}
-		x.double()
+		d = x.double(d)
 	}
-	old := b.slots
-	b.slots, b.n = [bucketSlots]uint64{}, 0
-	upper := &bucket{depth: b.depth + 1}
-	b.depth++
-	for _, slot := range old {
+	lower, upper := &bucket{depth: b.depth + 1}, &bucket{depth: b.depth + 1}
+	for i := range b.slots {
+		slot := b.slots[i].Load()
 		switch {
 		case slot == 0:
-		case tagOf(slot)>>(32-b.depth)&1 != 0:
+		case tagOf(slot)>>(32-lower.depth)&1 != 0:
 			upper.put(slot)
 		default:
-			b.put(slot)
+			lower.put(slot)
 		}
 	}
-	first, n := x.span(tag, b.depth-1)
-	for j := first + n/2; j < first+n; j++ {
-		x.dir[j] = upper
-	}
-	if b.depth == x.depth {
+	first, n := d.span(tag, b.depth)
+	d.lead(lower, first, n/2)
+	d.lead(upper, first+n/2, n/2)
+	if lower.depth == d.depth {
 		x.deepest += 2
 	}
 	return true
 }
 
 // span is the part of the directory that leads to the bucket of tag at a depth.
-func (x *index) span(tag, depth uint32) (first, n uint64) {
-	n = 1 << (x.depth - depth)
+func (d *directory) span(tag, depth uint32) (first, n uint64) {
+	n = 1 << (d.depth - depth)
 	return uint64(tag) >> (32 - depth) * n, n
 }
 
-func (x *index) double() {
-	dir := make([]*bucket, 2*len(x.dir))
-	for j, b := range x.dir {
-		dir[2*j], dir[2*j+1] = b, b
+// lead makes n entries lead to b.
+func (d *directory) lead(b *bucket, first, n uint64) {
+	for i := first; i < first+n; i++ {
+		d.buckets[i].Store(b)
 	}
-	x.dir = dir
-	x.depth++
+}
+
+func (x *index) double(old *directory) *directory {
+	d := newDirectory(old.depth + 1)
+	for i := range d.buckets {
+		d.buckets[i].Store(old.buckets[i/2].Load())
+	}
+	x.dir.Store(d)
 	x.deepest = 0
+	return d
 }
 
 // join takes the bucket's buddy in, if both together are small.
@@ -175,36 +205,33 @@ func (x *index) join(b *bucket, tag uint32) {
 	if buddy.depth != b.depth || b.n+buddy.n > bucketJoin {
 		return
 	}
-	for _, slot := range buddy.slots {
-		if slot != 0 {
+	for i := range buddy.slots {
+		if slot := buddy.slots[i].Load(); slot != 0 {
 			b.put(slot)
 		}
 	}
-	if b.depth == x.depth {
+	d := x.dir.Load()
+	if b.depth == d.depth {
 		x.deepest -= 2
 	}
 	b.depth--
-	first, n := x.span(tag, b.depth)
-	for j := first; j < first+n; j++ {
-		x.dir[j] = b
-	}
-	if x.deepest == 0 {
+	first, n := d.span(tag, b.depth)
+	d.lead(b, first, n)
+	for x.deepest == 0 && x.dir.Load().depth > 0 {
 		x.halve()
 	}
 }
 
 // halve shrinks a directory that is deeper than any bucket.
 func (x *index) halve() {
-	dir := make([]*bucket, len(x.dir)/2)
-	x.depth--
-	for j := range dir {
-		dir[j] = x.dir[2*j]
-		if dir[j].depth == x.depth {
+	old := x.dir.Load()
+	d := newDirectory(old.depth - 1)
+	for i := range d.buckets {
+		b := old.buckets[2*i].Load()
+		d.buckets[i].Store(b)
+		if b.depth == d.depth {
 			x.deepest++
 		}
 	}
-	x.dir = dir
-	if x.deepest == 0 && x.depth > 0 {
-		x.halve()
-	}
+	x.dir.Store(d)
 }

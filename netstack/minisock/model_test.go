@@ -465,9 +465,9 @@ func compareModel(r *rig, m *model, step int) {
 }
 
 func TestModel(t *testing.T) {
-	n := 2000
+	n := 400
 	if testing.Short() {
-		n = 200
+		n = 60
 	}
 	for seed := range uint64(n) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

@@ -17,6 +17,17 @@ const (
 	DialFirst                  // when the owner says so, by Answer
 )
 
+// String returns the word the config uses.
+func (a Admission) String() string {
+	switch a {
+	case DialAfter:
+		return "after"
+	case DialFirst:
+		return "first"
+	}
+	return "unknown"
+}
+
 // Overflow says what happens to a SYN that finds no room.
 type Overflow uint8
 
@@ -26,6 +37,19 @@ const (
 	OverflowDrop                    // dropped: the client tries again
 	OverflowReset                   // answered with RST, as Linux's tcp_abort_on_overflow
 )
+
+// String returns the word the config uses.
+func (o Overflow) String() string {
+	switch o {
+	case OverflowCookies:
+		return "cookies"
+	case OverflowDrop:
+		return "drop"
+	case OverflowReset:
+		return "reset"
+	}
+	return "unknown"
+}
 
 // Options configures a Table. The zero value of each field has the meaning that its
 // comment gives. Durations are kept in milliseconds.

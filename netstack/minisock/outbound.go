@@ -7,22 +7,27 @@ import (
 
 // Outbound takes a packet from the stack, before the device gets to see it. It may
 // be called with the stack's locks held: it calls nothing back.
-func (t *Table) Outbound(s *Segment, now time.Duration) Result {
+func (t *Table) Outbound(s *Segment, now time.Duration) (res Result) {
 	var g segment
 	if !g.read(s, true) {
 		return t.dropped(Malformed)
 	}
-	p := t.lookup(&g.key)
-	var res Result
+	var p place
+	p.lookup(t, &g.key)
 	switch {
 	case p.record == nil:
 		// The stack's own idea of a flow that has gone: never let untranslated
 		// numbers out.
 		res = t.dropped(NoFlow)
-	case p.hasEndpoint() || p.state == Creating && p.has(live):
-		res = p.send(&g, now)
-	default:
+	case !p.hasEndpoint() && (p.state != Creating || !p.has(live)):
 		res = p.early(&g)
+	default:
+		res = p.pass()
+		if why := p.kept(&g); why != None {
+			res.Verdict, res.Cause = Swallowed, why
+		} else if why, res.Gone = p.send(&g, now); why != None {
+			res = Result{Cause: why}
+		}
 	}
 	p.unlock()
 	return res
@@ -46,24 +51,27 @@ func (p *place) early(g *segment) Result {
 	return Result{Verdict: Swallowed, Cause: why, Owner: p.owner, Handle: p.handle()}
 }
 
-// send translates a segment of an endpoint's and notes what it says.
-func (p *place) send(g *segment, now time.Duration) Result {
-	if p.flags&swallow != 0 || g.flags&syn != 0 {
-		if why := p.swallows(g); why != None {
-			p.t.count(why)
-			return Result{Verdict: Swallowed, Cause: why, Owner: p.owner, Handle: p.handle()}
-		}
+// kept says why a segment of an endpoint's is not for the client.
+func (p *place) kept(g *segment) Cause {
+	if p.flags&swallow == 0 && g.flags&syn == 0 {
+		return None
 	}
+	why := p.swallows(g)
+	if why != None {
+		p.t.count(why)
+	}
+	return why
+}
+
+// send translates a segment of an endpoint's and notes what it says. It returns why
+// it must not go out all the same, and whether the record is gone from the endpoint.
+func (p *place) send(g *segment, now time.Duration) (why Cause, gone bool) {
 	p.outward(g)
-	res := Result{Verdict: Pass, Queue: p.queue, Owner: p.owner, Handle: p.handle()}
 	if g.flags&rst != 0 {
-		return p.resetOut(g, res)
+		return p.resetOut(g)
 	}
 	p.sent(g)
-	if p.flags&(finIn|finOut) != 0 && p.state != Creating {
-		res.Gone = p.progress(now)
-	}
-	return res
+	return None, p.flags&(finIn|finOut) != 0 && p.state != Creating && p.progress(now)
 }
 
 // swallows says why a segment is not for the client: it belongs to the handshake
@@ -121,12 +129,12 @@ func (p *place) offer(g *segment) {
 // resetOut lets a RST out if it is about what was sent. The stack resets an endpoint
 // more than once, and what comes late could hit the flow's next incarnation, whose
 // numbers are others.
-func (p *place) resetOut(g *segment, res Result) Result {
+func (p *place) resetOut(g *segment) (why Cause, gone bool) {
 	if before(g.seq, p.sndUna) || before(p.sndNxt, g.seq) {
-		return p.t.dropped(OldResetOut)
+		p.t.count(OldResetOut)
+		return OldResetOut, false
 	}
 	p.t.count(ResetOut)
-	res.Gone = true
 	p.remove()
-	return res
+	return None, true
 }

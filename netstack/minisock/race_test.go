@@ -74,7 +74,8 @@ func TestConcurrent(t *testing.T) {
 	// What is left is connected; its owners let go.
 	for i := range 64 {
 		k := crowdKey(i)
-		p := tab.lookup(&k)
+		var p place
+		p.lookup(tab, &k)
 		h := Handle{}
 		if p.record != nil {
 			h = p.handle()
@@ -102,7 +103,8 @@ func TestConcurrent(t *testing.T) {
 func reader(tab *Table, rnd *rand.Rand, now func() time.Duration, steps int) {
 	for range steps {
 		k := crowdKey(rnd.IntN(64))
-		p := tab.lookup(&k)
+		var p place
+		p.lookup(tab, &k)
 		var h Handle
 		var r record
 		if p.record != nil {
@@ -124,6 +126,7 @@ func reader(tab *Table, rnd *rand.Rand, now func() time.Duration, steps int) {
 		b := raw(flow, sg)
 		s := Segment{IP: b[:20], TCP: b[20:], Queue: uint16(rnd.IntN(4))}
 		var res Result
+		tab.Prefetch([]Segment{s})
 		if inbound {
 			res = tab.Inbound(&s, now())
 		} else {

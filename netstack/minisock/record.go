@@ -68,12 +68,18 @@ const (
 //
 // Sequence numbers are those on the wire. The client's pass unchanged; the stack's
 // are wire - seqD, and its timestamps wire - tsD. Times are milliseconds of the
-// table's clock, seen excepted.
+// table's clock, seen excepted. gen and owner, one in each cache line, are stored
+// atomically, for Prefetch loads them without the lock.
 type record struct {
 	key   key32
 	ports uint32
 	gen   uint32 // of this use of the memory
+	connection
+	owner uint32
+}
 
+// connection is what changes in a record's life.
+type connection struct {
 	state  State
 	tries  uint8
 	flags  flags
@@ -104,7 +110,6 @@ type record struct {
 	prev, next uint32 // in the timer's list: number + 1, 0 is none
 	answered   uint32 // when an answer was last given that others can provoke
 	seen       uint32 // epochs, when the client's last segment came
-	owner      uint32
 }
 
 // key32 is a key without the ports, for a record has room for no padding.

@@ -277,14 +277,15 @@ func (r *rig) empty() {
 	}
 	for i := range r.t.shards {
 		sh := &r.t.shards[i]
-		if sh.lists != [numTimers]list{} || len(sh.index.dir) != 1 || sh.index.dir[0].n != 0 {
-			r.Fatalf("shard %d: lists %v, directory of %d", i, sh.lists, len(sh.index.dir))
+		d := sh.index.dir.Load()
+		if sh.lists != [numTimers]list{} || len(d.buckets) != 1 || d.buckets[0].Load().n != 0 {
+			r.Fatalf("shard %d: lists %v, directory of %d", i, sh.lists, len(d.buckets))
 		}
 	}
 	slabs := 0
 	for _, c := range r.t.arena.chunks {
-		for _, s := range c.slabs {
-			if s != nil {
+		for i := range c.slabs {
+			if c.slabs[i].Load() != nil {
 				slabs++
 			}
 		}

@@ -62,7 +62,7 @@ type shard struct {
 	index  index
 	chunks []*chunk // the arena's, as of the last record taken
 	lists  [numTimers]list
-	_      [8]byte // 192 bytes: no cache line with two locks
+	_      [24]byte // 192 bytes: no cache line with two locks
 }
 
 // New returns an empty table, or o.Validate's error. It starts nothing.
@@ -131,22 +131,25 @@ func (t *Table) tag(hash uint64) uint32 { return uint32(hash << (64 - t.shift) >
 
 // at is a record of this shard.
 func (sh *shard) at(i uint32) *record {
-	return &sh.chunks[i>>chunkShift].slabs[i/slabRecords%chunkSlabs][i%slabRecords]
+	return &sh.chunks[i>>chunkShift].slabs[i/slabRecords%chunkSlabs].Load()[i%slabRecords]
 }
 
 // find returns the record of a flow, or nil.
 func (sh *shard) find(tag uint32, k *key) (uint32, *record) {
 	b := sh.index.bucket(tag)
-	for p := home(tag); b.slots[p] != 0; p = after(p) {
-		if tagOf(b.slots[p]) != tag {
+	for p := home(tag); ; p = after(p) {
+		slot := b.slots[p].Load()
+		if slot == 0 {
+			return 0, nil
+		}
+		if tagOf(slot) != tag {
 			continue
 		}
-		i := recordOf(b.slots[p])
+		i := recordOf(slot)
 		if r := sh.at(i); r.is(k) {
 			return i, r
 		}
 	}
-	return 0, nil
 }
 
 // place is a record and where it is: all that a change of it needs. Its shard is
@@ -161,13 +164,13 @@ type place struct {
 
 func (p *place) handle() Handle { return Handle{hash: p.hash, index: p.i, gen: p.gen} }
 
-// lookup locks the shard of a flow and finds its record, if there is one.
-func (t *Table) lookup(k *key) place {
-	p := place{t: t, hash: t.seed.flow(k)}
+// lookup locks the shard of a flow and finds its record, if there is one. It fills p
+// in place, since a copy would be read while it is still being written.
+func (p *place) lookup(t *Table, k *key) {
+	p.t, p.hash = t, t.seed.flow(k)
 	p.sh = t.shard(p.hash)
 	p.sh.mu.Lock()
 	p.i, p.record = p.sh.find(t.tag(p.hash), k)
-	return p
 }
 
 // resolve locks a handle's shard and finds its record. Without one, nothing is
@@ -200,7 +203,10 @@ func (p *place) insert(k *key, now time.Duration) bool {
 	p.sh.chunks = chunks
 	p.i = i
 	p.record = p.sh.at(i)
-	*p.record = record{key: key32{k.aHi, k.aLo, k.bHi, k.bLo}, ports: k.ports, gen: gen, seen: epochs(now)}
+	p.key, p.ports = key32{k.aHi, k.aLo, k.bHi, k.bLo}, k.ports
+	atomic.StoreUint32(&p.gen, gen)
+	atomic.StoreUint32(&p.owner, 0)
+	p.connection = connection{seen: epochs(now)}
 	p.answered = millis(now) - t.waits.invalid
 	t.records.Add(1)
 	return true
@@ -211,7 +217,7 @@ func (p *place) remove() {
 	p.disarm()
 	p.setState(Free)
 	p.sh.index.remove(p.t.tag(p.hash), p.i)
-	p.gen = 0
+	atomic.StoreUint32(&p.gen, 0)
 	p.t.arena.give(p.i)
 	p.t.records.Add(-1)
 	p.record = nil
@@ -260,7 +266,7 @@ func (t *Table) SetOwner(h Handle, owner uint32) bool {
 	if !ok {
 		return false
 	}
-	p.owner = owner
+	atomic.StoreUint32(&p.owner, owner)
 	p.unlock()
 	return true
 }

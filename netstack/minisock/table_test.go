@@ -54,8 +54,8 @@ func TestIndex(t *testing.T) {
 		x.remove(tag, i)
 	}
 	checkIndex(t, &x, 0)
-	if x.depth != 0 || len(x.dir) != 1 {
-		t.Errorf("a directory of %d for nothing", len(x.dir))
+	if d := x.dir.Load(); d.depth != 0 || len(d.buckets) != 1 {
+		t.Errorf("a directory of %d for nothing", len(d.buckets))
 	}
 }
 
@@ -63,33 +63,35 @@ func checkIndex(t *testing.T, x *index, n int) {
 	t.Helper()
 	total, deepest := 0, uint32(0)
 	seen := map[*bucket]int{}
-	for j, b := range x.dir {
+	d := x.dir.Load()
+	for j := range d.buckets {
+		b := d.buckets[j].Load()
 		seen[b]++
-		if b.depth > x.depth {
+		if b.depth > d.depth {
 			t.Fatal("deeper than the directory")
 		}
-		for _, slot := range b.slots {
-			if slot != 0 && uint64(tagOf(slot))>>(32-b.depth) != uint64(j)>>(x.depth-b.depth) {
+		for i := range b.slots {
+			if slot := b.slots[i].Load(); slot != 0 && uint64(tagOf(slot))>>(32-b.depth) != uint64(j)>>(d.depth-b.depth) {
 				t.Fatal("in the wrong bucket")
 			}
 		}
 	}
 	for b, entries := range seen {
 		used := 0
-		for _, slot := range b.slots {
-			if slot != 0 {
+		for i := range b.slots {
+			if b.slots[i].Load() != 0 {
 				used++
 			}
 		}
-		if used != int(b.n) || entries != 1<<(x.depth-b.depth) {
-			t.Fatalf("bucket of %d says %d, has %d entries at depth %d of %d", used, b.n, entries, b.depth, x.depth)
+		if used != int(b.n) || entries != 1<<(d.depth-b.depth) {
+			t.Fatalf("bucket of %d says %d, has %d entries at depth %d of %d", used, b.n, entries, b.depth, d.depth)
 		}
 		total += used
-		if b.depth == x.depth {
+		if b.depth == d.depth {
 			deepest++
 		}
 	}
-	if total != n || deepest != x.deepest || len(x.dir) != 1<<x.depth {
+	if total != n || deepest != x.deepest || len(d.buckets) != 1<<d.depth {
 		t.Fatalf("%d records of %d, %d deepest of %d", total, n, deepest, x.deepest)
 	}
 }
@@ -102,8 +104,8 @@ func TestIndexFull(t *testing.T) {
 	for x.add(0xabcdef01, n) {
 		n++
 	}
-	if n != bucketSlots-1 || x.depth != maxDepth {
-		t.Errorf("%d in a bucket, depth %d", n, x.depth)
+	if n != bucketSlots-1 || x.dir.Load().depth != maxDepth {
+		t.Errorf("%d in a bucket, depth %d", n, x.dir.Load().depth)
 	}
 	for i := range n {
 		x.remove(0xabcdef01, i)
