@@ -124,7 +124,7 @@ log:
   format: [json]
 `, `
 1:9: device: "tun0" stands where a block of fields should; use fields such as device.name, device.kind, device.attach
-2:8: stack: a list stands where a block of fields should; use fields such as stack.max_half_open, stack.max_connections, stack.sources
+2:8: stack: a list stands where a block of fields should; use fields such as stack.max_half_open, stack.max_half_open_per_source, stack.max_half_open_per_destination
 4:3: proxy.handler: has no value; use direct, fixed or echo, or remove the line
 5:3: proxy.target: a block of fields stands where a single value should; use a numeric address and port, such as 192.0.2.1:80 or [2001:db8::1]:80
 6:3: proxy.allow: "loopback" stands where a list should; write [item, item], each item being loopback, self, link-local, multicast or embedded

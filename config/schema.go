@@ -174,7 +174,7 @@ func handshakeFields(o *netstack.HandshakeOptions) []field {
 	return []field{
 		{
 			"stack.handshake.synack_retries", number(&o.SynAckRetries, none, 6, ""), "3",
-			"How often a SYN-ACK is repeated, after 1, 2, 4 seconds and so on, within timeout. -1: never. (Linux: tcp_synack_retries)",
+			"How often a SYN-ACK is repeated, after 1, 2, 4 seconds and so on, within timeout. -1: never (Linux: tcp_synack_retries).",
 		},
 		{
 			"stack.handshake.timeout", duration(&o.Timeout), "10s",
@@ -182,11 +182,11 @@ func handshakeFields(o *netstack.HandshakeOptions) []field {
 		},
 		{
 			"stack.handshake.defer_accept", duration(&o.DeferAccept), "not at all",
-			"How long a finished handshake may wait for data before the connection counts. (Linux: TCP_DEFER_ACCEPT)",
+			"How long a finished handshake may wait for data before the connection counts (Linux: TCP_DEFER_ACCEPT).",
 		},
 		{
 			"stack.handshake.min_mss", number(&o.MinMSS, 48, maxMSS, "bytes"), "536",
-			"Least segment size believed of a client, which could make us send many small packets otherwise. (Linux: tcp_min_snd_mss)",
+			"Least segment size believed of a client, which could make us send many small packets otherwise (Linux: tcp_min_snd_mss).",
 		},
 		{
 			"stack.handshake.time_wait", duration(&o.TimeWait), "1m",
@@ -194,19 +194,19 @@ func handshakeFields(o *netstack.HandshakeOptions) []field {
 		},
 		{
 			"stack.handshake.fin_timeout", duration(&o.FinTimeout), "1m",
-			"How long a connection that is closed here waits for its client to close. (Linux: tcp_fin_timeout)",
+			"How long a connection that is closed here waits for its client to close (Linux: tcp_fin_timeout).",
 		},
 		{
 			"stack.handshake.orphan_retries", number(&o.OrphanRetries, 1, 6, ""), "5",
-			"How often the end of such a connection is repeated to a client that does not acknowledge it. (Linux: tcp_orphan_retries)",
+			"How often the end of such a connection is repeated to a client that does not acknowledge it (Linux: tcp_orphan_retries).",
 		},
 		{
 			"stack.handshake.max_time_wait", number(&o.MaxTimeWait, 1, 1<<28, ""), "262144",
-			"Connections in time_wait at once; past it they are forgotten. (Linux: tcp_max_tw_buckets)",
+			"Connections in time_wait at once; past it they are forgotten (Linux: tcp_max_tw_buckets).",
 		},
 		{
 			"stack.handshake.max_orphans", number(&o.MaxOrphans, 1, 1<<28, ""), "65536",
-			"Connections at once that are closed here and not by their client; past it they are reset. (Linux: tcp_max_orphans)",
+			"Connections at once that are closed here and not by their client; past it they are reset (Linux: tcp_max_orphans).",
 		},
 		{
 			"stack.handshake.reset_rate", number(&o.ResetRate, 1, 1e9, "a second"), "1000",
@@ -214,7 +214,7 @@ func handshakeFields(o *netstack.HandshakeOptions) []field {
 		},
 		{
 			"stack.handshake.challenge_rate", number(&o.ChallengeRate, 1, 1e9, "a second"), "1000",
-			"Acknowledgements that answer what may be forged (RFC 5961). (Linux: tcp_challenge_ack_limit)",
+			"Acknowledgements that answer what may be forged (RFC 5961) (Linux: tcp_challenge_ack_limit).",
 		},
 	}
 }

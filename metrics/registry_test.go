@@ -123,8 +123,12 @@ func TestEveryFieldIsShown(t *testing.T) {
 			}
 		}
 	}
+	elsewhere := []string{
+		"netstack.Stats.Flows.States[0]", "netstack.Stats.Flows.Counters[0]", // no state, no cause
+		"netstack.Stats.Flows.HalfOpen", // Stats.HalfOpen
+	}
 	for v, path := range paths {
-		if shown[v] == "" {
+		if shown[v] == "" && !slices.Contains(elsewhere, path) {
 			t.Errorf("no metric shows %s", path)
 		}
 	}
