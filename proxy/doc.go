@@ -27,9 +27,11 @@
 // Idle connections end after Options.IdleTimeout, half-closed ones after
 // Options.DrainTimeout, both without a byte either way.
 //
-// UDP. A session per flow owns one connected socket and one goroutine that waits
-// for answers. Sessions are bounded; at the bound the longest idle one goes.
-// ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client;
+// UDP. A session per flow owns one connected socket. A client's datagram is sent on
+// it by whoever read the device, under a lock of that session alone; answers, a
+// batch for each event, timeouts and every close are an event loop's: the shared
+// one, or with the simple relay one that the first session makes. Sessions are
+// bounded; at the bound the longest idle one goes. ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client;
 // what else ICMP says of one datagram ends no session.
 //
 // Policy. Destinations in the classes of Classes are refused unless allowed; the
@@ -41,7 +43,7 @@
 // # Goroutines
 //
 // One per connection attempt until the loop has the connection; with the simple
-// relay and handler echo until it ends, and one more. One per UDP session, and
-// Run's, which ends idle sessions. The stack waits for those of TCP, Run for the
+// relay and handler echo until it ends, and one more. Run's, and with the simple
+// relay one for all UDP sessions. The stack waits for those of TCP, Run for the
 // others.
 package proxy

@@ -28,7 +28,7 @@ type reactor struct {
 	stopping bool
 }
 
-// NewOnLoop is New with TCP relayed on l, which must run until Handler.Run has
+// NewOnLoop is New with everything served on l, which must run until Handler.Run has
 // returned. Handler echo is served by goroutines all the same.
 func NewOnLoop(o Options, l *loop.Loop, trace func(Record)) (Handler, error) {
 	h, err := New(o, trace)
@@ -36,6 +36,7 @@ func NewOnLoop(o Options, l *loop.Loop, trace func(Record)) (Handler, error) {
 	if err != nil || !ok {
 		return h, err
 	}
+	d.udp.loop, d.udp.shared = l, true
 	re := &reactor{direct: d, loop: l}
 	re.flows.prev, re.flows.next = &re.flows, &re.flows
 	return re, nil

@@ -86,7 +86,7 @@ func (r *rig) start(e engine, o Options) {
 	trace := func(rec Record) { r.records <- rec }
 	var err error
 	if e == onLoop {
-		l := r.startLoop()
+		l := startLoop(r.t)
 		r.h, err = NewOnLoop(o, l, trace)
 		r.re, _ = r.h.(*reactor)
 		r.d = r.re.direct
@@ -100,13 +100,14 @@ func (r *rig) start(e engine, o Options) {
 	background(r.t, r.h.Run)
 }
 
-func (r *rig) startLoop() *loop.Loop {
-	r.t.Helper()
+// startLoop runs a loop until the test ends.
+func startLoop(t testing.TB) *loop.Loop {
+	t.Helper()
 	l, err := loop.New()
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	background(r.t, l.Run)
+	background(t, l.Run)
 	return l
 }
 
@@ -118,7 +119,7 @@ func canceled() context.Context {
 }
 
 // background runs f until the test ends, and no longer.
-func background(t *testing.T, f func(context.Context) error) {
+func background(t testing.TB, f func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
