@@ -154,6 +154,22 @@ func proxyFields(o *proxy.Options) []field {
 			"Silence after which a TCP connection ends that one side has closed already.",
 		},
 		{
+			"proxy.stall_timeout", durationOrOff(&o.StallTimeout), "5m",
+			"How long one side of a TCP connection may take nothing of what waits for it, whatever the other side does, before the connection is reset. off: for ever.",
+		},
+		{
+			"proxy.keepalive_idle", durationOrOff(&o.KeepaliveIdle), "1m",
+			"Silence of an upstream after which the kernel probes it (TCP_KEEPIDLE). off: never. stack.tcp.keepalive_idle is the same for clients.",
+		},
+		{
+			"proxy.keepalive_interval", duration(&o.KeepaliveInterval), "15s",
+			"Time between probes of an upstream.",
+		},
+		{
+			"proxy.keepalive_count", number(&o.KeepaliveCount, 1, maxKeepaliveCount, ""), "9",
+			"Probes of an upstream without an answer that end the connection.",
+		},
+		{
 			"proxy.allow", &list[proxy.Class]{&o.Allow, classRule()}, "none",
 			"Destinations that are refused otherwise. loopback: the host's own loopback; self: its other addresses; link-local: the link and cloud metadata services; multicast; embedded: IPv6 forms of an IPv4 address.",
 		},

@@ -19,7 +19,7 @@ import (
 )
 
 func newDialer() *dialer {
-	return &dialer{timeout: patience, keepalive: 60 * time.Second}
+	return &dialer{timeout: patience, keepalive: keepalive{time.Minute, 15 * time.Second, 9}}
 }
 
 // fullListener returns the address of a listener that answers no SYN: its queue
@@ -342,4 +342,36 @@ func dialAtTheLimit() error {
 		return err
 	}
 	return dial()
+}
+
+// TestKeepalive: the kernel probes upstream connections as the options say.
+func TestKeepalive(t *testing.T) {
+	for name, tc := range map[string]struct {
+		o    Options
+		want [4]int // SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
+	}{
+		"defaults": {Options{}, [4]int{1, 60, 15, 9}},
+		"set":      {Options{KeepaliveIdle: 90 * time.Second, KeepaliveInterval: time.Millisecond, KeepaliveCount: 3}, [4]int{1, 90, 1, 3}},
+		"off":      {Options{KeepaliveIdle: -1, KeepaliveInterval: time.Second}, [4]int{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) {
+				fd, err := newDirect(tc.o.withDefaults(), nil).dial.rawSocket(id.Destination, unix.SOCK_STREAM)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = unix.Close(fd) }()
+				var got [4]int
+				got[0], _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+				if got[0] != 0 {
+					for i, o := range []int{unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT} {
+						got[1+i], _ = unix.GetsockoptInt(fd, unix.IPPROTO_TCP, o)
+					}
+				}
+				if got != tc.want {
+					t.Errorf("%v, want %v", got, tc.want)
+				}
+			})
+		})
+	}
 }

@@ -25,7 +25,10 @@
 // that reads only when it has sent everything comes to hear it. Then it gets RST.
 //
 // Idle connections end after Options.IdleTimeout, half-closed ones after
-// Options.DrainTimeout, both without a byte either way.
+// Options.DrainTimeout, both without a byte either way; those one of whose sides
+// takes nothing of what waits for it after Options.StallTimeout, whatever the other
+// direction does. What counts is what a side's peer takes of the buffer that holds
+// it: one that takes a byte now and then is slow, not stalled.
 //
 // UDP. A session per flow owns one connected socket. A client's datagram is sent on
 // it by whoever read the device, under a lock of that session alone; answers, a

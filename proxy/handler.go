@@ -65,10 +65,12 @@ func newDirect(o Options, trace func(Record)) *direct {
 		opts:  o,
 		trace: trace,
 		dial: dialer{
-			mark:      int(o.Mark),
-			device:    o.Interface,
-			timeout:   o.ConnectTimeout,
-			keepalive: 60 * time.Second,
+			mark:    int(o.Mark),
+			device:  o.Interface,
+			timeout: o.ConnectTimeout,
+			keepalive: keepalive{
+				idle: o.KeepaliveIdle, interval: o.KeepaliveInterval, count: o.KeepaliveCount,
+			},
 		},
 		policy: newPolicy(o.Allow),
 	}
