@@ -52,6 +52,7 @@ type dialer struct {
 	device    string
 	timeout   time.Duration
 	keepalive keepalive
+	files     *files
 	own       ownSockets
 }
 
@@ -110,7 +111,7 @@ func (d *dialer) rawSocket(dst netip.AddrPort, typ int) (int, error) {
 	if dst.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := d.files.socket(family, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}

@@ -37,6 +37,11 @@
 // bounded; at the bound the longest idle one goes. ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client;
 // what else ICMP says of one datagram ends no session.
 //
+// Descriptors. A flow that finds none left is refused, and so are those that come
+// within 100 ms without asking the kernel, unless a socket was closed meanwhile. The
+// last 64 (or an eighth) are left to the rest of the process. The begin and the end
+// of such a shortage are told to whom Handler.OnShortage names.
+//
 // Policy. Destinations in the classes of Classes are refused unless allowed; the
 // check is made on the numeric address that is dialled. Targets that the operator
 // named (Forward, Target) are taken as allowed. A connection or datagram of our own

@@ -48,6 +48,9 @@ func (e *echo) Run(ctx context.Context) error {
 	return nil
 }
 
+// OnShortage implements Handler: no flow has a descriptor.
+func (e *echo) OnShortage(func(FilesEvent)) {}
+
 // Stats implements Handler.
 func (e *echo) Stats() Stats { return Stats{TCP: e.tcp.snapshot(), UDP: e.udp.snapshot()} }
 

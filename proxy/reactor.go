@@ -149,4 +149,5 @@ func (f *reactorFlow) closeSocket(abort bool) {
 	}
 	_ = unix.Close(f.fd)
 	f.fd = -1
+	f.re.dial.files.freed()
 }

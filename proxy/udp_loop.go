@@ -117,6 +117,7 @@ func (s *session) close() {
 	_ = unix.Close(s.fd)
 	s.fd = -1
 	s.sending.Unlock()
+	t.d.dial.files.freed()
 	t.mu.Lock()
 	rec := Record{ID: s.id, Upstream: s.to, Reason: s.reason, Up: s.up, Down: s.down, Duration: time.Since(s.start)}
 	t.mu.Unlock()
