@@ -131,7 +131,7 @@ func proxyFields(o *proxy.Options) []field {
 		},
 		{
 			"proxy.relay", text(&o.Relay, "reactor or simple", anyText), "reactor",
-			"How TCP connections are served. reactor: one event loop for all of them, no goroutine each; simple: two goroutines each, easier to debug. Handler echo is always simple.",
+			"How TCP connections are served. reactor: one event loop for all of them, no goroutine each; simple: two goroutines each (one with handler echo), easier to debug.",
 		},
 		{
 			"proxy.mark", number(&o.Mark, 0, math.MaxUint32, ""), "0, no mark",

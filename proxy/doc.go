@@ -51,7 +51,7 @@
 // # Goroutines
 //
 // One per connection attempt until the loop has the connection; with the simple
-// relay and handler echo until it ends, and one more. Run's, and with the simple
+// relay until it ends, and one more unless the handler is echo. Run's, and with the simple
 // relay one for all UDP sessions. The stack waits for those of TCP, Run for the
 // others.
 package proxy

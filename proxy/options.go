@@ -17,8 +17,8 @@ type Options struct {
 	Target netip.AddrPort
 
 	// Relay is how TCP connections are served: "reactor" (one event loop for
-	// all of them) or "simple" (two goroutines each, easier to debug). "" is
-	// reactor. Handler echo is always simple.
+	// all of them) or "simple" (two goroutines each, with handler echo one;
+	// easier to debug). "" is reactor.
 	Relay string
 
 	// Mark is SO_MARK of upstream sockets, 0 none (needs CAP_NET_ADMIN).

@@ -41,13 +41,19 @@ func forRelays(t *testing.T, o Options, test func(t *testing.T, j *joined)) {
 	forRigs(t, o, func(t *testing.T, r *rig) { test(t, r.join()) })
 }
 
-func forRigs(t *testing.T, o Options, test func(t *testing.T, r *rig)) {
+// forEngines runs a test with both relays, over IPv4 and IPv6.
+func forEngines(t *testing.T, test func(t *testing.T, on engine, id flow.ID)) {
 	t.Helper()
 	for _, e := range engines {
 		t.Run(string(e), func(t *testing.T) {
-			forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) { test(t, newRig(t, e, id, o)) })
+			forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) { test(t, e, id) })
 		})
 	}
+}
+
+func forRigs(t *testing.T, o Options, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	forEngines(t, func(t *testing.T, on engine, id flow.ID) { test(t, newRig(t, on, id, o)) })
 }
 
 // rig is a handler that runs, in front of a listener on loopback.
