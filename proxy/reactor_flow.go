@@ -49,12 +49,9 @@ type reactorFlow struct {
 	// What edge-triggered epoll said last and nothing has disproved since.
 	readable, writable, hangup bool
 
-	upDone, downDone bool // the direction is over
-	refused          bool // the upstream takes no more of what the client sends
-	reset            bool // a write to the socket was told of a reset
-	bulk             bool // the last read of the socket was a full one
-	upFull           bool // the socket did not take all that the client sent
-	downFull         bool // the client did not take all that the socket gave
+	halves
+	reset bool // a write to the socket was told of a reset
+	bulk  bool // the last read of the socket was a full one
 
 	unsent  []byte     // taken from the client, not yet by the socket
 	stash   []byte     // read from the socket, not yet taken by the client
@@ -172,7 +169,7 @@ func (f *reactorFlow) step() {
 	if f.state == flowOpen && !f.downDone {
 		f.stepDown()
 	}
-	if f.state == flowOpen && f.upDone && f.downDone {
+	if f.state == flowOpen && f.over() {
 		// A client whose bytes the upstream did not take is told so by RST.
 		f.finish(flow.ReasonDone, f.refused)
 	}
@@ -388,7 +385,7 @@ func (f *reactorFlow) Expire() {
 		return
 	}
 	f.due = never
-	if at, _ := f.deadline(); at <= f.now() && (f.upFull || f.downFull) {
+	if at, _ := f.deadline(); at <= f.now() && f.interest()&(clientRoom|upstreamRoom) != 0 {
 		// Neither side tells of room before a good part of its buffer is
 		// free, so one that takes little by little is asked.
 		f.step()
@@ -413,13 +410,14 @@ const never = time.Duration(math.MaxInt64)
 func (f *reactorFlow) deadline() (time.Duration, flow.CloseReason) {
 	o := &f.re.opts
 	at, reason := after(f.last, o.IdleTimeout), flow.ReasonIdle
-	if f.upDone || f.downDone {
+	if f.halfClosed() {
 		at, reason = f.last+o.DrainTimeout, flow.ReasonDrain
 	}
-	if t := after(f.upSince, o.StallTimeout); f.upFull && !f.upDone && t < at {
+	waits := f.interest()
+	if t := after(f.upSince, o.StallTimeout); waits&upstreamRoom != 0 && t < at {
 		at, reason = t, flow.ReasonUpstreamStalled
 	}
-	if t := after(f.downSince, o.StallTimeout); f.downFull && !f.downDone && t < at {
+	if t := after(f.downSince, o.StallTimeout); waits&clientRoom != 0 && t < at {
 		at, reason = t, flow.ReasonClientStalled
 	}
 	return at, reason

@@ -73,7 +73,7 @@ type rig struct {
 // handler with o, to which loopback is open.
 func newRig(t *testing.T, e engine, id flow.ID, o Options) *rig {
 	t.Helper()
-	r := &rig{t: t, id: id, records: make(chan Record, 100), ctx: context.Background()}
+	r := &rig{t: t, id: id, records: make(chan Record, 1000), ctx: context.Background()}
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(id.Destination))
 	if err != nil {
 		t.Fatal(err)
