@@ -30,11 +30,11 @@ func TestEchoTimeouts(t *testing.T) {
 		})
 	})
 	t.Run("slow", func(t *testing.T) {
-		forEchoes(t, Options{StallTimeout: 400 * time.Millisecond}, func(t *testing.T, e *echoed) {
+		forEchoes(t, Options{StallTimeout: time.Second}, func(t *testing.T, e *echoed) {
 			e.end.setReticent()
 			go func() { _, _ = e.client.Write(make([]byte, 20<<20)) }()
 			eventually(t, "the client's window is full", func() bool { return e.end.unread() == defaultWindow })
-			sip(t, e.client, 40, 20*time.Millisecond, 1)
+			sip(t, e.client, 75, 20*time.Millisecond, 1)
 			if len(e.records) > 0 {
 				t.Errorf("ended by %v", (<-e.records).Reason)
 			}
