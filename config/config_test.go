@@ -176,6 +176,7 @@ func TestBoundsAgree(t *testing.T) {
 		{"stack.tcp.receive_buffer", func(c *Config, n int) { c.Stack.TCP.ReceiveBuffer = n }, minBuffer, maxBuffer, true},
 		{"stack.tcp.send_buffer", func(c *Config, n int) { c.Stack.TCP.SendBuffer = n }, minBuffer, maxBuffer, true},
 		{"stack.tcp.keepalive_count", func(c *Config, n int) { c.Stack.TCP.KeepaliveCount = n }, 1, maxKeepaliveCount, false},
+		{"proxy.keepalive_count", func(c *Config, n int) { c.Proxy.KeepaliveCount = n }, 1, maxKeepaliveCount, false},
 	} {
 		valid := func(n int) bool {
 			c := Default()

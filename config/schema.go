@@ -231,7 +231,7 @@ func proxyFields(o *proxy.Options) []field {
 		},
 		{
 			"proxy.relay", text(&o.Relay, "reactor or simple", anyText), "reactor",
-			"How TCP connections are served. reactor: one event loop for all of them, no goroutine each; simple: two goroutines each, easier to debug. Handler echo is always simple.",
+			"How TCP connections are served. reactor: one event loop for all of them, no goroutine each; simple: two goroutines each (one with handler echo), easier to debug.",
 		},
 		{
 			"proxy.mark", number(&o.Mark, 0, math.MaxUint32, ""), "0, no mark",
@@ -252,6 +252,22 @@ func proxyFields(o *proxy.Options) []field {
 		{
 			"proxy.drain_timeout", duration(&o.DrainTimeout), "5m",
 			"Silence after which a TCP connection ends that one side has closed already.",
+		},
+		{
+			"proxy.stall_timeout", durationOrOff(&o.StallTimeout), "5m",
+			"How long one side of a TCP connection may take nothing of what waits for it, whatever the other side does, before the connection is reset. off: for ever.",
+		},
+		{
+			"proxy.keepalive_idle", durationOrOff(&o.KeepaliveIdle), "1m",
+			"Silence of an upstream after which the kernel probes it (TCP_KEEPIDLE). off: never. stack.tcp.keepalive_idle is the same for clients.",
+		},
+		{
+			"proxy.keepalive_interval", duration(&o.KeepaliveInterval), "15s",
+			"Time between probes of an upstream.",
+		},
+		{
+			"proxy.keepalive_count", number(&o.KeepaliveCount, 1, maxKeepaliveCount, ""), "9",
+			"Probes of an upstream without an answer that end the connection.",
 		},
 		{
 			"proxy.allow", &list[proxy.Class]{&o.Allow, classRule()}, "none",

@@ -43,14 +43,16 @@ type CloseReason uint8
 
 // The reasons a flow ends.
 const (
-	ReasonDone          CloseReason = iota // both sides finished in order
-	ReasonClientReset                      // the client sent RST or vanished
-	ReasonUpstreamReset                    // the upstream sent RST or vanished
-	ReasonIdle                             // no byte either way for the idle timeout
-	ReasonDrain                            // half-closed and silent for the drain timeout
-	ReasonShutdown                         // the gateway is stopping
-	ReasonEvicted                          // made room for another (UDP)
-	ReasonError                            // anything else
+	ReasonDone            CloseReason = iota // both sides finished in order
+	ReasonClientReset                        // the client sent RST or vanished
+	ReasonUpstreamReset                      // the upstream sent RST or vanished
+	ReasonIdle                               // no byte either way for the idle timeout
+	ReasonDrain                              // half-closed and silent for the drain timeout
+	ReasonShutdown                           // the gateway is stopping
+	ReasonEvicted                            // made room for another (UDP)
+	ReasonError                              // anything else
+	ReasonClientStalled                      // the client took nothing of what waited for it
+	ReasonUpstreamStalled                    // the upstream took nothing of what waited for it
 	numCloseReasons
 )
 
@@ -81,6 +83,10 @@ func (r CloseReason) String() string {
 		return "evicted"
 	case ReasonError:
 		return "error"
+	case ReasonClientStalled:
+		return "client_stalled"
+	case ReasonUpstreamStalled:
+		return "upstream_stalled"
 	}
 	return "unknown"
 }

@@ -41,6 +41,10 @@ func proxyMetrics() []metric[proxy.Stats] {
 			func(s *proxy.Stats) uint64 { return s.UDPSessionLimit }),
 		total("proxy_udp_datagrams_dropped_total", "Datagrams from clients that the upstream socket took no more of.",
 			func(s *proxy.Stats) uint64 { return s.UDPDropped }),
+		total("proxy_file_shortages_total", "Times at which new flows began to be refused because no file descriptor was left.",
+			func(s *proxy.Stats) uint64 { return s.FilesShortages }),
+		level("proxy_file_shortage", "1 while new flows are refused because no file descriptor is left, and for some seconds more.",
+			func(s *proxy.Stats) int { return truth(s.FilesShort) }),
 	}
 }
 

@@ -12,7 +12,7 @@ type flowCounters struct {
 	opened          atomic.Uint64
 	bytesUp         atomic.Uint64
 	bytesDown       atomic.Uint64
-	closed          [8]atomic.Uint64 // by flow.CloseReason
+	closed          [10]atomic.Uint64 // by flow.CloseReason
 	dials           [NumDialResults]atomic.Uint64
 	sessionLimit    atomic.Uint64 // UDP alone
 	datagramsPassed atomic.Uint64 // UDP alone: sends the socket did not take

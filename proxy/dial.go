@@ -20,12 +20,39 @@ type upstream struct {
 	rc syscall.RawConn
 }
 
+// keepalive is how the kernel probes an idle upstream; a negative idle is never.
+type keepalive struct {
+	idle, interval time.Duration
+	count          int
+}
+
+// set turns the probes on.
+func (k keepalive) set(fd int) error {
+	if k.idle < 0 {
+		return nil
+	}
+	// The kernel counts whole seconds, from 1.
+	seconds := func(d time.Duration) int { return max(1, int((d+time.Second/2)/time.Second)) }
+	for _, o := range [...]struct{ level, name, value int }{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(k.idle)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(k.interval)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.count},
+	} {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dialer opens upstream sockets.
 type dialer struct {
 	mark      int
 	device    string
 	timeout   time.Duration
-	keepalive time.Duration
+	keepalive keepalive
+	files     *files
 	own       ownSockets
 }
 
@@ -84,7 +111,7 @@ func (d *dialer) rawSocket(dst netip.AddrPort, typ int) (int, error) {
 	if dst.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := d.files.socket(family, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
@@ -129,10 +156,7 @@ func (d *dialer) setOptions(fd, typ int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return err
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
-		return err
-	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(d.keepalive/time.Second))
+	return d.keepalive.set(fd)
 }
 
 // startConnect begins the connect and returns the address the kernel chose.

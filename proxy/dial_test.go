@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,7 +18,7 @@ import (
 )
 
 func newDialer() *dialer {
-	return &dialer{timeout: patience, keepalive: 60 * time.Second}
+	return &dialer{timeout: patience, keepalive: keepalive{time.Minute, 15 * time.Second, 9}, files: newFiles()}
 }
 
 // fullListener returns the address of a listener that answers no SYN: its queue
@@ -289,56 +288,45 @@ func TestNoSuchInterface(t *testing.T) {
 // childJob names what a test binary started by a test does instead of testing.
 const childJob = "TUNGATE_PROXY_CHILD"
 
-// TestNoFiles: a process at its limit of descriptors refuses connections, says
-// so, and serves again when it has some.
-func TestNoFiles(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childJob+"=nofile")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
 func runChild(job string) int {
-	if job != "nofile" {
+	if job != "echo" {
 		return 2
 	}
-	if err := dialAtTheLimit(); err != nil {
+	if err := echoForever(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
 }
 
-func dialAtTheLimit() error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+// TestKeepalive: the kernel probes upstream connections as the options say.
+func TestKeepalive(t *testing.T) {
+	for name, tc := range map[string]struct {
+		o    Options
+		want [4]int // SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
+	}{
+		"defaults": {Options{}, [4]int{1, 60, 15, 9}},
+		"set":      {Options{KeepaliveIdle: 90 * time.Second, KeepaliveInterval: time.Millisecond, KeepaliveCount: 3}, [4]int{1, 90, 1, 3}},
+		"off":      {Options{KeepaliveIdle: -1, KeepaliveInterval: time.Second}, [4]int{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) {
+				fd, err := newDirect(tc.o.withDefaults(), nil).dial.rawSocket(id.Destination, unix.SOCK_STREAM)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = unix.Close(fd) }()
+				var got [4]int
+				got[0], _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+				if got[0] != 0 {
+					for i, o := range []int{unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT} {
+						got[1+i], _ = unix.GetsockoptInt(fd, unix.IPPROTO_TCP, o)
+					}
+				}
+				if got != tc.want {
+					t.Errorf("%v, want %v", got, tc.want)
+				}
+			})
+		})
 	}
-	to := netip.MustParseAddrPort(ln.Addr().String())
-	d := newDialer()
-	dial := func() error {
-		u, err := d.connect(context.Background(), to)
-		if err != nil {
-			return err
-		}
-		return u.f.Close()
-	}
-	if err := dial(); err != nil { // the runtime's own descriptors are open now
-		return err
-	}
-	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-		return err
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: was.Max}); err != nil {
-		return err
-	}
-	if err := dial(); !errors.Is(err, unix.EMFILE) || dialResult(err) != DialNoFiles {
-		return fmt.Errorf("at the limit: %w, classed as %v", err, dialResult(err))
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-		return err
-	}
-	return dial()
 }

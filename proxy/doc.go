@@ -25,12 +25,22 @@
 // that reads only when it has sent everything comes to hear it. Then it gets RST.
 //
 // Idle connections end after Options.IdleTimeout, half-closed ones after
-// Options.DrainTimeout, both without a byte either way.
+// Options.DrainTimeout, both without a byte either way; those one of whose sides
+// takes nothing of what waits for it after Options.StallTimeout, whatever the other
+// direction does. What counts is what a side's peer takes of the buffer that holds
+// it: one that takes a byte now and then is slow, not stalled.
 //
-// UDP. A session per flow owns one connected socket and one goroutine that waits
-// for answers. Sessions are bounded; at the bound the longest idle one goes.
-// ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client;
+// UDP. A session per flow owns one connected socket. A client's datagram is sent on
+// it by whoever read the device, under a lock of that session alone; answers, a
+// batch for each event, timeouts and every close are an event loop's: the shared
+// one, or with the simple relay one that the first session makes. Sessions are
+// bounded; at the bound the longest idle one goes. ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client;
 // what else ICMP says of one datagram ends no session.
+//
+// Descriptors. A flow that finds none left is refused, and so are those that come
+// within 100 ms without asking the kernel, unless a socket was closed meanwhile. The
+// last 64 (or an eighth) are left to the rest of the process. The begin and the end
+// of such a shortage are told to whom Handler.OnShortage names.
 //
 // Policy. Destinations in the classes of Classes are refused unless allowed; the
 // check is made on the numeric address that is dialled. Targets that the operator
@@ -41,7 +51,7 @@
 // # Goroutines
 //
 // One per connection attempt until the loop has the connection; with the simple
-// relay and handler echo until it ends, and one more. One per UDP session, and
-// Run's, which ends idle sessions. The stack waits for those of TCP, Run for the
+// relay until it ends, and one more unless the handler is echo. Run's, and with the simple
+// relay one for all UDP sessions. The stack waits for those of TCP, Run for the
 // others.
 package proxy

@@ -9,7 +9,8 @@ import (
 	"github.com/tungate/tungate/flow"
 )
 
-// echo answers every TCP connection and every datagram with what it sent.
+// echo answers every TCP connection and every datagram with what it sent, each
+// connection on the goroutine of its attempt.
 type echo struct {
 	opts  Options
 	trace func(Record)
@@ -27,7 +28,10 @@ func (e *echo) HandleTCP(ctx context.Context, req flow.Request) {
 	}
 	start := time.Now()
 	e.tcp.begin()
-	l := &echoLoop{c: c, idle: e.opts.IdleTimeout, stats: &e.tcp, ready: make(chan struct{}, 1)}
+	l := &echoLoop{
+		c: c, idle: e.opts.IdleTimeout, hold: e.opts.StallTimeout, stats: &e.tcp,
+		ready: make(chan struct{}, 1), start: start,
+	}
 	reason := endReason(ctx, l.run())
 	e.tcp.end(reason)
 	e.trace(Record{ID: c.ID(), Reason: reason, Up: l.moved, Down: l.moved, Duration: time.Since(start)})
@@ -48,34 +52,36 @@ func (e *echo) Run(ctx context.Context) error {
 	return nil
 }
 
+// OnShortage implements Handler: no flow has a descriptor.
+func (e *echo) OnShortage(func(FilesEvent)) {}
+
 // Stats implements Handler.
 func (e *echo) Stats() Stats { return Stats{TCP: e.tcp.snapshot(), UDP: e.udp.snapshot()} }
 
 // echoLoop serves one connection.
 type echoLoop struct {
 	c     flow.Conn
-	idle  time.Duration
+	idle  time.Duration // negative for none
+	hold  time.Duration // stall timeout, negative for none
 	stats *flowCounters
 	ready chan struct{}
 	moved uint64
 	b     []byte // read and not yet written, in a scratch buffer
+	start time.Time
+	last  time.Duration // when bytes last moved, since start
+	since time.Duration // valid iff b is not empty: when the client last took any
 }
 
 // Notify implements flow.Notifier.
 func (l *echoLoop) Notify() { wake(l.ready) }
 
-// run echoes until the client ends or stays silent.
+// run echoes until the client ends, stays silent or takes nothing.
 func (l *echoLoop) run() flow.CloseReason {
 	l.c.SetNotifier(l)
-	// A nil channel never fires, which is what no idle timeout means.
-	var expired <-chan time.Time
-	var timer *time.Timer
-	if l.idle >= 0 {
-		timer = time.NewTimer(l.idle)
-		defer timer.Stop()
-		expired = timer.C
-	}
+	timer := time.NewTimer(never)
+	defer timer.Stop()
 	for {
+		moved, full := l.moved, len(l.b) > 0
 		err := l.pass()
 		switch {
 		case errors.Is(err, io.EOF):
@@ -85,16 +91,33 @@ func (l *echoLoop) run() flow.CloseReason {
 			l.c.Abort()
 			return flow.ReasonClientReset
 		}
-		if timer != nil {
-			timer.Reset(l.idle)
+		now := time.Since(l.start)
+		if l.moved != moved {
+			l.last = now
 		}
+		if l.moved != moved || !full {
+			l.since = now
+		}
+		at, reason := l.deadline()
+		if at <= now {
+			l.c.Abort()
+			return reason
+		}
+		timer.Reset(at - now)
 		select {
 		case <-l.ready:
-		case <-expired:
-			l.c.Abort()
-			return flow.ReasonIdle
+		case <-timer.C:
 		}
 	}
+}
+
+// deadline returns when the connection ends and why, if nothing moves any more.
+func (l *echoLoop) deadline() (time.Duration, flow.CloseReason) {
+	at, reason := after(l.last, l.idle), flow.ReasonIdle
+	if t := after(l.since, l.hold); len(l.b) > 0 && t < at {
+		at, reason = t, flow.ReasonClientStalled
+	}
+	return at, reason
 }
 
 // pass echoes until a call would block or fails. No buffer is held between two

@@ -26,14 +26,26 @@ type echoed struct {
 	cancel  func() // ends the stack's context
 }
 
-func newEchoed(t *testing.T, id flow.ID, o Options) *echoed {
+func echoOn(t *testing.T, e engine, o Options, trace func(Record)) Handler {
 	t.Helper()
-	e := &echoed{t: t, records: make(chan Record, 1)}
 	o.Handler = "echo"
-	h, err := New(o, func(r Record) { e.records <- r })
+	var h Handler
+	var err error
+	if e == onLoop {
+		h, err = NewOnLoop(o, startLoop(t), trace)
+	} else {
+		h, err = New(o, trace)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	return h
+}
+
+func newEchoed(t *testing.T, on engine, id flow.ID, o Options) *echoed {
+	t.Helper()
+	e := &echoed{t: t, records: make(chan Record, 1)}
+	h := echoOn(t, on, o, func(r Record) { e.records <- r })
 	e.h = h
 	background(t, h.Run)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -55,7 +67,7 @@ func newEchoed(t *testing.T, id flow.ID, o Options) *echoed {
 
 func forEchoes(t *testing.T, o Options, test func(t *testing.T, e *echoed)) {
 	t.Helper()
-	forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) { test(t, newEchoed(t, id, o)) })
+	forEngines(t, func(t *testing.T, on engine, id flow.ID) { test(t, newEchoed(t, on, id, o)) })
 }
 
 func (e *echoed) ended(want flow.CloseReason) Record {
@@ -111,7 +123,7 @@ func TestEchoIdle(t *testing.T) {
 	for family, id := range flows(flow.TCP) {
 		t.Run(family, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEchoed(t, id, Options{IdleTimeout: time.Hour})
+				e := newEchoed(t, simple, id, Options{IdleTimeout: time.Hour})
 				start := time.Now()
 				for range 3 {
 					<-time.After(59 * time.Minute)
@@ -128,8 +140,8 @@ func TestEchoIdle(t *testing.T) {
 }
 
 func TestEchoShutdown(t *testing.T) {
-	forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) {
-		e := newEchoed(t, id, Options{IdleTimeout: -1})
+	forEngines(t, func(t *testing.T, on engine, id flow.ID) {
+		e := newEchoed(t, on, id, Options{IdleTimeout: -1})
 		e.cancel()
 		e.client.Abort() // which is what a stack that closes looks like
 		e.ended(flow.ReasonShutdown)
@@ -137,25 +149,21 @@ func TestEchoShutdown(t *testing.T) {
 }
 
 func TestEchoFailedHandshake(t *testing.T) {
-	h, err := New(Options{Handler: "echo"}, func(r Record) { t.Errorf("recorded %+v", r) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	req := newRequest(t, flows(flow.TCP)["ipv4"], nil)
-	req.err = unix.ETIMEDOUT
-	h.HandleTCP(t.Context(), req)
-	if s := h.Stats().TCP; s.Opened != 0 {
-		t.Errorf("counted %+v", s)
-	}
+	forEngines(t, func(t *testing.T, on engine, id flow.ID) {
+		h := echoOn(t, on, Options{}, func(r Record) { t.Errorf("recorded %+v", r) })
+		req := newRequest(t, id, nil)
+		req.err = unix.ETIMEDOUT
+		h.HandleTCP(t.Context(), req)
+		if s := h.Stats().TCP; s.Opened != 0 {
+			t.Errorf("counted %+v", s)
+		}
+	})
 }
 
 // TestEchoDatagrams answers each, from where it was sent to.
 func TestEchoDatagrams(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
-		h, err := New(Options{Handler: "echo"}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+	forUDP(t, func(t *testing.T, on engine, id flow.ID) {
+		h := echoOn(t, on, Options{}, nil)
 		w := newClients()
 		total := 0
 		for _, n := range []int{0, 1, 1472, 65507} {

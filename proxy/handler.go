@@ -29,6 +29,10 @@ type Handler interface {
 	// Run serves timeouts until ctx is done, then ends what is left and
 	// returns after its last goroutine.
 	Run(ctx context.Context) error
+	// OnShortage sets who is told when new flows begin and end to be refused
+	// for want of descriptors; nil tells nobody. It is called before Run. tell
+	// must not wait, and is called at most once in some seconds.
+	OnShortage(tell func(FilesEvent))
 	// Stats returns a snapshot; it takes no lock of the data path.
 	Stats() Stats
 }
@@ -65,10 +69,13 @@ func newDirect(o Options, trace func(Record)) *direct {
 		opts:  o,
 		trace: trace,
 		dial: dialer{
-			mark:      int(o.Mark),
-			device:    o.Interface,
-			timeout:   o.ConnectTimeout,
-			keepalive: 60 * time.Second,
+			mark:    int(o.Mark),
+			device:  o.Interface,
+			timeout: o.ConnectTimeout,
+			keepalive: keepalive{
+				idle: o.KeepaliveIdle, interval: o.KeepaliveInterval, count: o.KeepaliveCount,
+			},
+			files: newFiles(),
 		},
 		policy: newPolicy(o.Allow),
 	}
@@ -140,6 +147,7 @@ func (d *direct) HandleTCP(ctx context.Context, req flow.Request) {
 	d.tcp.begin()
 	r := newRelay(d, c, u)
 	rec.Reason = endReason(ctx, r.run())
+	d.dial.files.freed()
 	d.tcp.end(rec.Reason)
 	rec.Up, rec.Down, rec.Duration = r.up.moved, r.down.moved, time.Since(start)
 	d.trace(rec)
@@ -185,9 +193,20 @@ func (d *direct) HandleDatagram(w flow.DatagramWriter, id flow.ID, payload []byt
 // Run implements Handler.
 func (d *direct) Run(ctx context.Context) error { return d.udp.run(ctx) }
 
+// OnShortage implements Handler.
+func (d *direct) OnShortage(tell func(FilesEvent)) {
+	if tell == nil {
+		tell = func(FilesEvent) {}
+	}
+	d.dial.files.onShortage(tell)
+}
+
 // Stats implements Handler.
 func (d *direct) Stats() Stats {
+	short, shortages := d.dial.files.stats()
 	return Stats{
+		FilesShort:      short,
+		FilesShortages:  shortages,
 		TCP:             d.tcp.snapshot(),
 		UDP:             d.udp.counters.snapshot(),
 		UDPSessionLimit: d.udp.counters.sessionLimit.Load(),

@@ -17,8 +17,8 @@ type Options struct {
 	Target netip.AddrPort
 
 	// Relay is how TCP connections are served: "reactor" (one event loop for
-	// all of them) or "simple" (two goroutines each, easier to debug). "" is
-	// reactor. Handler echo is always simple.
+	// all of them) or "simple" (two goroutines each, with handler echo one;
+	// easier to debug). "" is reactor.
 	Relay string
 
 	// Mark is SO_MARK of upstream sockets, 0 none (needs CAP_NET_ADMIN).
@@ -34,6 +34,17 @@ type Options struct {
 	// DrainTimeout ends a half-closed connection whose open direction moved no
 	// byte for so long; 0 is 5 minutes (RFC 5382's transitory timeout is 4).
 	DrainTimeout time.Duration
+	// StallTimeout ends a TCP connection one of whose sides took nothing of
+	// what waited for it for so long; 0 is 5 minutes, negative is never.
+	StallTimeout time.Duration
+
+	// KeepaliveIdle, KeepaliveInterval and KeepaliveCount are the kernel's
+	// TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT of upstream connections, in
+	// whole seconds. 0 is 60 s, 15 s and 9; a negative KeepaliveIdle turns
+	// probes off.
+	KeepaliveIdle     time.Duration
+	KeepaliveInterval time.Duration
+	KeepaliveCount    int
 
 	// Allow opens destination classes that are denied by default.
 	Allow []Class
@@ -92,6 +103,10 @@ func (o Options) withDefaults() Options {
 	def(&o.ConnectTimeout, 10*time.Second)
 	def(&o.IdleTimeout, 2*time.Hour)
 	def(&o.DrainTimeout, 5*time.Minute)
+	def(&o.StallTimeout, 5*time.Minute)
+	def(&o.KeepaliveIdle, time.Minute)
+	def(&o.KeepaliveInterval, 15*time.Second)
+	def(&o.KeepaliveCount, 9)
 	def(&o.UDP.MaxSessions, 4096)
 	def(&o.UDP.IdleTimeout, time.Minute)
 	def(&o.UDP.DNSTimeout, 10*time.Second)
@@ -138,10 +153,29 @@ func (o *Options) Validate() error {
 			bad(d.field, "%v is negative", d.v)
 		}
 	}
+	o.validateKeepalive(bad)
 	if o.UDP.MaxSessions < 0 {
 		bad("udp.max_sessions", "%d is negative", o.UDP.MaxSessions)
 	}
 	return errors.Join(errs...)
+}
+
+// The kernel's bounds (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
+const (
+	maxKeepalive      = 32767 * time.Second
+	maxKeepaliveCount = 127
+)
+
+func (o *Options) validateKeepalive(bad func(field, format string, args ...any)) {
+	if o.KeepaliveIdle > maxKeepalive {
+		bad("keepalive_idle", "%v is longer than the kernel's %v", o.KeepaliveIdle, maxKeepalive)
+	}
+	if o.KeepaliveInterval < 0 || o.KeepaliveInterval > maxKeepalive {
+		bad("keepalive_interval", "%v is not between 0 and %v", o.KeepaliveInterval, maxKeepalive)
+	}
+	if o.KeepaliveCount < 0 || o.KeepaliveCount > maxKeepaliveCount {
+		bad("keepalive_count", "%d is not between 0 and %d", o.KeepaliveCount, maxKeepaliveCount)
+	}
 }
 
 func (o *Options) validateHandler(bad func(field, format string, args ...any)) {

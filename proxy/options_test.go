@@ -35,9 +35,10 @@ func TestOptionsValidate(t *testing.T) {
 			"all at once",
 			Options{
 				Handler: "x", Interface: "a-name-too-long-", ConnectTimeout: -1, DrainTimeout: -1,
+				KeepaliveIdle: maxKeepalive + 1, KeepaliveInterval: -1, KeepaliveCount: 128,
 				UDP: UDPOptions{MaxSessions: -1, IdleTimeout: -1, DNSTimeout: -1},
 			},
-			[]string{"handler: ", "interface: ", "connect_timeout: ", "drain_timeout: ", "udp.idle_timeout: ", "udp.dns_timeout: ", "udp.max_sessions: "},
+			[]string{"handler: ", "interface: ", "connect_timeout: ", "drain_timeout: ", "udp.idle_timeout: ", "udp.dns_timeout: ", "keepalive_idle: ", "keepalive_interval: ", "keepalive_count: ", "udp.max_sessions: "},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -68,6 +69,7 @@ func TestOptionsValidate(t *testing.T) {
 func TestOptionsDefaults(t *testing.T) {
 	o := Options{}.withDefaults()
 	if o.Handler != "direct" || o.Relay != "reactor" || o.ConnectTimeout != 10*time.Second || o.IdleTimeout != 2*time.Hour || o.DrainTimeout != 5*time.Minute ||
+		o.StallTimeout != 5*time.Minute || o.KeepaliveIdle != time.Minute || o.KeepaliveInterval != 15*time.Second || o.KeepaliveCount != 9 ||
 		o.UDP != (UDPOptions{MaxSessions: 4096, IdleTimeout: time.Minute, DNSTimeout: 10 * time.Second}) {
 		t.Errorf("defaults are %+v", o)
 	}

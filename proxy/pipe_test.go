@@ -32,6 +32,7 @@ type memConn struct {
 	chaos    *rand.Rand  // nil for none
 	received []byte      // unread bytes
 	window   int         // how many bytes received may hold
+	reticent bool        // the peer hears of room when half the window is free
 	fin      bool        // the peer sends no more
 	finSent  bool
 	closed   bool
@@ -157,7 +158,9 @@ func (c *memConn) ReadTo(w io.Writer) (total int64, err error) {
 		c.received = c.received[n:]
 		total += int64(n)
 	}
-	c.peer.notify()
+	if !c.reticent || len(c.received) <= c.window/2 {
+		c.peer.notify()
+	}
 	return total, err
 }
 

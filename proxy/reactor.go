@@ -28,14 +28,18 @@ type reactor struct {
 	stopping bool
 }
 
-// NewOnLoop is New with TCP relayed on l, which must run until Handler.Run has
-// returned. Handler echo is served by goroutines all the same.
+// NewOnLoop is New with everything served on l, which must run until Handler.Run has
+// returned.
 func NewOnLoop(o Options, l *loop.Loop, trace func(Record)) (Handler, error) {
 	h, err := New(o, trace)
-	d, ok := h.(*direct)
-	if err != nil || !ok {
-		return h, err
+	if err != nil {
+		return nil, err
 	}
+	if e, ok := h.(*echo); ok {
+		return newEchoReactor(e, l), nil
+	}
+	d := h.(*direct) // there is no third
+	d.udp.loop, d.udp.shared = l, true
 	re := &reactor{direct: d, loop: l}
 	re.flows.prev, re.flows.next = &re.flows, &re.flows
 	return re, nil
@@ -148,4 +152,5 @@ func (f *reactorFlow) closeSocket(abort bool) {
 	}
 	_ = unix.Close(f.fd)
 	f.fd = -1
+	f.re.dial.files.freed()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -48,17 +49,22 @@ type reactorFlow struct {
 	// What edge-triggered epoll said last and nothing has disproved since.
 	readable, writable, hangup bool
 
-	upDone, downDone bool // the direction is over
-	refused          bool // the upstream takes no more of what the client sends
-	reset            bool // a write to the socket was told of a reset
-	bulk             bool // the last read of the socket was a full one
+	halves
+	reset bool // a write to the socket was told of a reset
+	bulk  bool // the last read of the socket was a full one
 
 	unsent  []byte     // taken from the client, not yet by the socket
 	stash   []byte     // read from the socket, not yet taken by the client
 	dialled chan error // valid iff state is flowDialling
-	start   time.Time
-	last    time.Duration // when bytes last moved, since start
 	rec     Record
+	start   time.Time
+
+	// Times since start.
+	last      time.Duration // when bytes last moved
+	upSince   time.Duration // valid iff upFull: when the socket last took any
+	downSince time.Duration // valid iff downFull: when the client last took any
+	due       time.Duration // of timer, never if it is not set
+	upQueue   int64         // valid iff upFull: what the socket held then
 }
 
 // Notify implements flow.Notifier. It runs under the stack's locks.
@@ -135,10 +141,8 @@ func (f *reactorFlow) open() {
 		f.finish(flow.ReasonShutdown, true)
 		return
 	}
-	if re.opts.IdleTimeout >= 0 {
-		re.loop.Set(&f.timer, re.opts.IdleTimeout)
-	}
-	f.last = time.Since(f.start)
+	f.last, f.due = f.now(), never
+	f.arm()
 	f.conn.SetNotifier(f)
 	// Edges that are there already are reported by the next epoll_wait.
 	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
@@ -165,7 +169,7 @@ func (f *reactorFlow) step() {
 	if f.state == flowOpen && !f.downDone {
 		f.stepDown()
 	}
-	if f.state == flowOpen && f.upDone && f.downDone {
+	if f.state == flowOpen && f.over() {
 		// A client whose bytes the upstream did not take is told so by RST.
 		f.finish(flow.ReasonDone, f.refused)
 	}
@@ -188,10 +192,12 @@ func (f *reactorFlow) discard() {
 
 // stepUp sends what the client sent to the upstream.
 func (f *reactorFlow) stepUp() {
+	sent := int64(0)
 	for budget := stepBytes; f.writable; {
 		n, err := f.sendOnce()
 		w := &f.re.writer
 		budget -= int(n)
+		sent += w.sent
 		switch {
 		case w.err != 0:
 			// The upstream takes no more, but what it sent is still to be
@@ -206,8 +212,12 @@ func (f *reactorFlow) stepUp() {
 			return
 		case w.full:
 			f.writable = false
+			if f.stall(&f.upFull, &f.upSince, sent > 0) {
+				f.upQueue = unacknowledged(uintptr(f.fd))
+			}
 			return
 		case errors.Is(err, flow.ErrWouldBlock):
+			f.upFull = false
 			return
 		case errors.Is(err, io.EOF):
 			_ = unix.Shutdown(f.fd, unix.SHUT_WR)
@@ -217,6 +227,7 @@ func (f *reactorFlow) stepUp() {
 			f.finish(flow.ReasonClientReset, true)
 			return
 		case budget <= 0:
+			f.upFull = false
 			f.re.loop.Post(&f.task)
 			return
 		}
@@ -243,15 +254,17 @@ func (f *reactorFlow) sendOnce() (n int64, err error) {
 
 // stepDown passes on to the client what the upstream sent.
 func (f *reactorFlow) stepDown() {
+	first := f.rec.Down
 	for budget := stepBytes; f.readable; {
 		before := f.rec.Down
 		switch s := f.readOnce(); s {
 		case downMore:
 		case downWait:
-			f.readable = false
+			f.readable, f.downFull = false, false
 			return
-		case downFull:
-			return // the client's side will notify
+		case downFull: // the client's side will notify
+			f.stall(&f.downFull, &f.downSince, f.rec.Down > first)
+			return
 		case downEOF:
 			if f.reset {
 				f.finish(flow.ReasonUpstreamReset, true)
@@ -268,6 +281,7 @@ func (f *reactorFlow) stepDown() {
 			return
 		}
 		if budget -= int(f.rec.Down - before); budget <= 0 { //nolint:gosec // bounded by bigRead
+			f.downFull = false
 			f.re.loop.Post(&f.task)
 			return
 		}
@@ -338,16 +352,30 @@ func (f *reactorFlow) moved(flow *uint64, all *atomic.Uint64, n int64) {
 	if n > 0 {
 		*flow += uint64(n)
 		all.Add(uint64(n))
-		f.last = time.Since(f.start)
+		f.last = f.now()
 	}
+}
+
+// now is the time since start.
+func (f *reactorFlow) now() time.Duration { return time.Since(f.start) }
+
+// stall notes that one side is full, and took some bytes before that or none; it
+// reports whether that is news.
+func (f *reactorFlow) stall(full *bool, since *time.Duration, some bool) bool {
+	if *full && !some {
+		return false
+	}
+	*full, *since = true, f.now()
+	f.arm()
+	return true
 }
 
 // endHalf ends one direction; the other has the drain timeout from its last byte
 // on.
 func (f *reactorFlow) endHalf(done *bool) {
 	*done = true
-	f.last = time.Since(f.start)
-	f.re.loop.Set(&f.timer, f.re.opts.DrainTimeout)
+	f.last = f.now()
+	f.arm()
 }
 
 // Expire implements loop.Expirer: the flow has been idle, or may have been.
@@ -356,15 +384,59 @@ func (f *reactorFlow) Expire() {
 		f.endDial(unix.ETIMEDOUT)
 		return
 	}
-	limit, reason := f.re.opts.IdleTimeout, flow.ReasonIdle
-	if f.upDone || f.downDone {
-		limit, reason = f.re.opts.DrainTimeout, flow.ReasonDrain
+	f.due = never
+	if at, _ := f.deadline(); at <= f.now() && f.interest()&(clientRoom|upstreamRoom) != 0 {
+		// Neither side tells of room before a good part of its buffer is
+		// free, so one that takes little by little is asked.
+		f.step()
+		if f.state != flowOpen {
+			return
+		}
+		if n := unacknowledged(uintptr(f.fd)); n < f.upQueue {
+			f.upQueue, f.upSince = n, f.now()
+		}
 	}
-	if rest := limit - (time.Since(f.start) - f.last); rest > 0 {
-		f.re.loop.Set(&f.timer, rest)
+	if at, reason := f.deadline(); at <= f.now() {
+		f.finish(reason, true)
 		return
 	}
-	f.finish(reason, true)
+	f.arm()
+}
+
+// never is a time that does not come.
+const never = time.Duration(math.MaxInt64)
+
+// deadline returns when the flow ends and why, if nothing moves any more.
+func (f *reactorFlow) deadline() (time.Duration, flow.CloseReason) {
+	o := &f.re.opts
+	at, reason := after(f.last, o.IdleTimeout), flow.ReasonIdle
+	if f.halfClosed() {
+		at, reason = f.last+o.DrainTimeout, flow.ReasonDrain
+	}
+	waits := f.interest()
+	if t := after(f.upSince, o.StallTimeout); waits&upstreamRoom != 0 && t < at {
+		at, reason = t, flow.ReasonUpstreamStalled
+	}
+	if t := after(f.downSince, o.StallTimeout); waits&clientRoom != 0 && t < at {
+		at, reason = t, flow.ReasonClientStalled
+	}
+	return at, reason
+}
+
+// after is t and d later; negative d is never.
+func after(t, d time.Duration) time.Duration {
+	if d < 0 {
+		return never
+	}
+	return t + d
+}
+
+// arm sets the timer to the deadline, unless it fires before that anyway.
+func (f *reactorFlow) arm() {
+	if at, _ := f.deadline(); at < f.due {
+		f.due = at
+		f.re.loop.Set(&f.timer, at-f.now())
+	}
 }
 
 // finish closes both sides, by RST if abort.

@@ -239,11 +239,8 @@ func TestManyFlows(t *testing.T) {
 		})
 	}
 	t.Run("echo", func(t *testing.T) {
-		forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) {
-			h, err := New(Options{Handler: "echo"}, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+		forEngines(t, func(t *testing.T, on engine, id flow.ID) {
+			h := echoOn(t, on, Options{}, nil)
 			var wg sync.WaitGroup
 			for i := range many {
 				client, served := pipe(t, id, nil)

@@ -30,6 +30,7 @@ type downHalf struct {
 	stats *flowCounters
 	ready chan struct{} // the client's side may have news
 	moved uint64
+	stall stall // the client does not take what the socket gave
 
 	pumpFn func(fd uintptr) bool // pump, made once
 	state  downState             // what the last pass ended with
@@ -66,6 +67,9 @@ func (h *downHalf) run() {
 		switch h.state {
 		case downMore, downWait:
 		case downFull:
+			if h.stall.begin(h.r.sinceStart(), false) {
+				h.r.arm()
+			}
 			<-h.ready
 		case downEOF:
 			if h.r.up.sawReset() {
@@ -160,6 +164,7 @@ func (h *downHalf) count(n int64) {
 	if n > 0 {
 		h.moved += uint64(n)
 		h.stats.bytesDown.Add(uint64(n))
+		h.stall.end()
 		h.r.touch()
 	}
 }

@@ -174,9 +174,16 @@ func (s side) orderly() bool { return s.end == endFIN && s.stop < 0 }
 func newSmallRig(t *testing.T, e engine, id flow.ID) *rig {
 	t.Helper()
 	r := newRig(t, e, id, Options{})
+	smallBuffers(r)
+	return r
+}
+
+// smallBuffers makes the connections that r's listener accepts hold little.
+func smallBuffers(r *rig) {
+	r.t.Helper()
 	raw, err := r.ln.SyscallConn()
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
@@ -186,9 +193,8 @@ func newSmallRig(t *testing.T, e engine, id flow.ID) *rig {
 			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10))
 	})
 	if err := errors.Join(err, failed); err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	return r
 }
 
 // play starts one side's part.

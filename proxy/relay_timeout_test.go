@@ -76,7 +76,7 @@ func TestRelayTimer(t *testing.T) {
 		{name: "half-closed and active", age: 2 * time.Minute, halves: 1, moves: true, want: flow.ReasonDrain},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := &relay{drop: idle, wait: drain, start: time.Now().Add(-tc.age)}
+			r := &relay{drop: idle, wait: drain, hold: -1, start: time.Now().Add(-tc.age), over: true} // sets no timer
 			r.halves.Store(tc.halves)
 			if tc.moves {
 				r.touch()
@@ -108,7 +108,7 @@ func TestRelayTimerRace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &relay{conn: served, sock: u, drop: time.Hour, wait: time.Millisecond, start: time.Now()}
+		r := &relay{conn: served, sock: u, drop: time.Hour, wait: time.Millisecond, hold: -1, start: time.Now(), due: time.Hour}
 		r.timer = time.AfterFunc(time.Hour, func() { r.expire(); close(ended) })
 		var wg sync.WaitGroup
 		wg.Go(func() { r.silent() })

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,8 @@ type upHalf struct {
 	stats *flowCounters
 	ready chan struct{} // the client's side may have news
 	moved uint64
+	stall stall        // the socket does not take what the client sent
+	queue atomic.Int64 // what the socket held then
 
 	pumpFn func(fd uintptr) bool // pump, made once
 	w      sockWriter
@@ -76,7 +79,35 @@ func (h *upHalf) pump(fd uintptr) bool {
 		h.stats.bytesUp.Add(uint64(h.n))
 		h.r.touch()
 	}
-	return !h.w.full
+	if !h.w.full {
+		h.stall.end()
+		return true
+	}
+	if h.stall.begin(h.r.sinceStart(), h.n > 0) {
+		h.queue.Store(unacknowledged(fd))
+		h.r.arm()
+	}
+	return false
+}
+
+// progress renews the stall's time if the upstream has taken some bytes: that a
+// socket has room it tells only when a third of it is free.
+func (h *upHalf) progress() {
+	_ = h.r.sock.control(func(fd int) error {
+		if n := unacknowledged(uintptr(fd)); n < h.queue.Swap(n) {
+			h.stall.begin(h.r.sinceStart(), true)
+		}
+		return nil
+	})
+}
+
+// unacknowledged is how many bytes fd holds that the upstream has not taken.
+func unacknowledged(fd uintptr) int64 {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
 }
 
 // discard takes what the client still sends to nowhere, until the other direction
@@ -108,6 +139,7 @@ func (h *upHalf) sawReset() bool {
 // sockWriter sends slices of the stack's memory, without waiting.
 type sockWriter struct {
 	fd   uintptr
+	sent int64      // what the socket has taken
 	full bool       // the socket takes no more now
 	err  unix.Errno // the socket takes no more ever
 }
@@ -123,8 +155,10 @@ func (w *sockWriter) Write(p []byte) (int, error) {
 		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, w.fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case e == 0 && int(n) == len(p):
+			w.sent += int64(n)
 			return len(p), nil
 		case e == 0:
+			w.sent += int64(n)
 			w.full = true
 			return int(n), errStop
 		case e == unix.EINTR:

@@ -41,13 +41,19 @@ func forRelays(t *testing.T, o Options, test func(t *testing.T, j *joined)) {
 	forRigs(t, o, func(t *testing.T, r *rig) { test(t, r.join()) })
 }
 
-func forRigs(t *testing.T, o Options, test func(t *testing.T, r *rig)) {
+// forEngines runs a test with both relays, over IPv4 and IPv6.
+func forEngines(t *testing.T, test func(t *testing.T, on engine, id flow.ID)) {
 	t.Helper()
 	for _, e := range engines {
 		t.Run(string(e), func(t *testing.T) {
-			forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) { test(t, newRig(t, e, id, o)) })
+			forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) { test(t, e, id) })
 		})
 	}
+}
+
+func forRigs(t *testing.T, o Options, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	forEngines(t, func(t *testing.T, on engine, id flow.ID) { test(t, newRig(t, on, id, o)) })
 }
 
 // rig is a handler that runs, in front of a listener on loopback.
@@ -67,7 +73,7 @@ type rig struct {
 // handler with o, to which loopback is open.
 func newRig(t *testing.T, e engine, id flow.ID, o Options) *rig {
 	t.Helper()
-	r := &rig{t: t, id: id, records: make(chan Record, 100), ctx: context.Background()}
+	r := &rig{t: t, id: id, records: make(chan Record, 1000), ctx: context.Background()}
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(id.Destination))
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +92,7 @@ func (r *rig) start(e engine, o Options) {
 	trace := func(rec Record) { r.records <- rec }
 	var err error
 	if e == onLoop {
-		l := r.startLoop()
+		l := startLoop(r.t)
 		r.h, err = NewOnLoop(o, l, trace)
 		r.re, _ = r.h.(*reactor)
 		r.d = r.re.direct
@@ -100,13 +106,14 @@ func (r *rig) start(e engine, o Options) {
 	background(r.t, r.h.Run)
 }
 
-func (r *rig) startLoop() *loop.Loop {
-	r.t.Helper()
+// startLoop runs a loop until the test ends.
+func startLoop(t testing.TB) *loop.Loop {
+	t.Helper()
 	l, err := loop.New()
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	background(r.t, l.Run)
+	background(t, l.Run)
 	return l
 }
 
@@ -118,7 +125,7 @@ func canceled() context.Context {
 }
 
 // background runs f until the test ends, and no longer.
-func background(t *testing.T, f func(context.Context) error) {
+func background(t testing.TB, f func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -46,4 +46,10 @@ type Stats struct {
 	UDPSessionLimit uint64
 	// UDPDropped counts datagrams the upstream socket took no more of.
 	UDPDropped uint64
+
+	// FilesShort is true while new flows are refused for want of descriptors,
+	// and until some seconds after the last; FilesShortages counts how often
+	// that began. FlowStats.Dials counts each flow.
+	FilesShort     bool
+	FilesShortages uint64
 }

@@ -1,97 +1,268 @@
 package proxy
 
 import (
-	"container/list"
 	"context"
 	"net/netip"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/loop"
 )
 
-// reapEvery is how often idle sessions are looked for; a session outlives its
-// timeout by so much at most.
-const reapEvery = time.Second
-
-// maxDatagram holds the largest UDP payload (RFC 768: the length field is 16 bits).
-const maxDatagram = 65535
-
-// datagrams holds receive buffers for the length of one read.
-var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
-
-// sessions are the UDP flows that are alive. The table and the order of use are
-// guarded by mu; a session's own calls are not.
+// sessions are the UDP flows that are alive. Whoever reads the device finds or
+// makes a flow's session and sends on its socket; answers, timeouts and every end
+// are the loop's.
 type sessions struct {
 	d        *direct
 	counters flowCounters
 	own      ownSockets // of every session
+	start    time.Time  // what session.last counts from
 
+	batch *datagramBatch // the loop's own; nil until the first session
+
+	// mu is held for some loads and stores, never during a system call.
 	mu     sync.Mutex
 	byID   map[flow.ID]*session
-	order  list.List // of *session, longest idle first
+	used   session       // head of the ring of all sessions, longest idle first
+	loop   *loop.Loop    // nil until it is needed, unless NewOnLoop set it
+	shared bool          // others run loop
+	begun  chan struct{} // closed when loop is set
 	closed bool
-	wg     sync.WaitGroup // receive loops
-}
-
-// session is one UDP flow with its connected upstream socket.
-type session struct {
-	id    flow.ID
-	to    netip.AddrPort
-	local netip.AddrPort // of sock
-	sock  *upstream
-	w     flow.DatagramWriter
-	start time.Time
-
-	// Guarded by sessions.mu.
-	elem     *list.Element // nil once ended
-	last     time.Time
-	up, down uint64
 }
 
 func newSessions(d *direct) *sessions {
-	return &sessions{d: d, byID: make(map[flow.ID]*session)}
+	t := &sessions{d: d, start: time.Now(), byID: make(map[flow.ID]*session), begun: make(chan struct{})}
+	t.used.prev, t.used.next = &t.used, &t.used
+	return t
 }
 
 // send passes one datagram of a client on; false means nobody is there.
 func (t *sessions) send(w flow.DatagramWriter, id flow.ID, payload []byte) bool {
-	s, ok := t.touch(id, len(payload))
-	if !ok {
+	s := t.find(id, len(payload))
+	if s == nil {
 		var err error
-		if s, err = t.open(w, id); err != nil {
+		if s, err = t.open(w, id, len(payload)); err != nil {
 			return false
 		}
-		t.touch(id, len(payload))
 	}
-	errno := s.write(payload)
+	errno := s.send(payload)
 	if ofEarlier(errno) {
 		if errno == unix.ECONNREFUSED {
 			w.RejectDatagram(id)
 		}
-		errno = s.write(payload)
+		errno = s.send(payload)
 	}
 	if errno != 0 {
 		t.counters.datagramsPassed.Add(1)
-		return true
+		t.count(s, -len(payload), 0)
 	}
-	t.counters.bytesUp.Add(uint64(len(payload)))
 	return true
 }
 
-// touch finds a session and makes it the most recently used.
-func (t *sessions) touch(id flow.ID, n int) (*session, bool) {
+// find returns a flow's session, nil if there is none, with n bytes up counted.
+// They are counted before they go, so that who has seen them finds them counted.
+func (t *sessions) find(id flow.ID, n int) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s, ok := t.byID[id]
-	if ok {
-		s.last = time.Now()
-		s.up += uint64(n)
-		t.order.MoveToBack(s.elem)
+	s := t.byID[id]
+	if s != nil {
+		t.useLocked(s)
+		t.countLocked(s, n, 0)
 	}
-	return s, ok
+	return s
+}
+
+// useLocked makes s the most recently used.
+func (t *sessions) useLocked(s *session) {
+	s.last = time.Since(t.start)
+	if t.used.prev != s {
+		s.unlink()
+		s.link(&t.used)
+	}
+}
+
+// count adds payload bytes to s and to the sum; negative ones are taken back.
+func (t *sessions) count(s *session, up, down int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.countLocked(s, up, down)
+}
+
+func (t *sessions) countLocked(s *session, up, down int) {
+	u, d := uint64(up), uint64(down) // negative ones are subtracted, modulo 2^64
+	s.up += u
+	s.down += d
+	t.counters.bytesUp.Add(u)
+	t.counters.bytesDown.Add(d)
+}
+
+// open makes a session with n bytes up counted, or returns the one that another
+// goroutine just made.
+func (t *sessions) open(w flow.DatagramWriter, id flow.ID, n int) (*session, error) {
+	s := &session{t: t, id: id, w: w, fd: -1, start: time.Now()}
+	s.task.Init(s)
+	s.source.Init(s)
+	s.timer.Init(s)
+	result, err := t.connect(s)
+	t.counters.dials[result].Add(1)
+	if err != nil {
+		t.d.trace(Record{ID: id, Upstream: s.to, Result: result, Err: err})
+		return nil, err
+	}
+	in, err := t.add(s, n)
+	if in != s {
+		_ = unix.Close(s.fd)
+	}
+	return in, err
+}
+
+// connect gives s its socket.
+func (t *sessions) connect(s *session) (DialResult, error) {
+	var err error
+	s.to, err = t.d.target(s.id)
+	if err == nil && t.own.has(s.id.Client) {
+		err = errLoop
+	}
+	if err != nil {
+		return DialDenied, err
+	}
+	if s.fd, err = t.d.dial.rawSocket(s.to, unix.SOCK_DGRAM); err != nil {
+		return dialResult(err), err
+	}
+	if s.local, err = startConnect(s.fd, s.to); err != nil {
+		_ = unix.Close(s.fd)
+	}
+	return dialResult(err), err
+}
+
+// add enters s into the table and hands it to the loop. It returns the session of
+// that flow, which is another if there is one.
+func (t *sessions) add(s *session, n int) (*session, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.useLoopLocked(); err != nil {
+		return nil, err
+	}
+	in := t.byID[s.id]
+	if in == nil {
+		if len(t.byID) >= t.d.opts.UDP.MaxSessions {
+			t.counters.sessionLimit.Add(1)
+			t.evictLocked(t.used.next)
+		}
+		in = s
+		in.link(&t.used)
+		t.byID[in.id] = in
+		t.own.add(in.local)
+		t.counters.begin()
+		t.loop.Post(&in.task)
+	}
+	t.useLocked(in)
+	t.countLocked(in, n, 0)
+	return in, nil
+}
+
+// useLoopLocked makes the loop that serves the sessions if there is none yet, and
+// fails after the end.
+func (t *sessions) useLoopLocked() (err error) {
+	if t.closed {
+		return context.Canceled
+	}
+	if t.loop == nil {
+		if t.loop, err = loop.New(); err == nil {
+			close(t.begun)
+		}
+	}
+	return err
+}
+
+// evictLocked ends s. Its socket is the loop's to close; the lock makes sure that
+// a task which is posted here runs before the one that ends the rest.
+func (t *sessions) evictLocked(s *session) {
+	t.removeLocked(s, flow.ReasonEvicted)
+	t.loop.Post(&s.task)
+}
+
+// removeLocked takes s out of the table; false if it was out already.
+func (t *sessions) removeLocked(s *session, r flow.CloseReason) bool {
+	if s.ended {
+		return false
+	}
+	s.ended, s.reason = true, r
+	s.unlink()
+	delete(t.byID, s.id)
+	return true
+}
+
+// run serves the sessions until ctx is done, and ends them.
+func (t *sessions) run(ctx context.Context) error {
+	if t.shared {
+		<-ctx.Done()
+		t.shutdown()
+		return nil
+	}
+	select {
+	case <-t.begun:
+	case <-ctx.Done():
+		if t.closeUnused() {
+			return nil
+		}
+	}
+	loopCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- t.loop.Run(loopCtx) }()
+	<-ctx.Done()
+	t.shutdown()
+	stop()
+	return <-done
+}
+
+// closeUnused ends what never began; false if it has.
+func (t *sessions) closeUnused() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = t.loop == nil
+	return t.closed
+}
+
+// shutdown ends every session, and returns when the loop serves none.
+func (t *sessions) shutdown() {
+	done := make(chan struct{})
+	var task loop.Task
+	task.Init(loop.RunnerFunc(func() {
+		defer close(done)
+		for s := t.longestIdle(); s != nil; s = t.longestIdle() {
+			s.end(flow.ReasonShutdown)
+		}
+	}))
+	t.mu.Lock()
+	t.closed = true
+	posted := t.loop.Post(&task)
+	t.mu.Unlock()
+	if posted {
+		<-done
+	}
+}
+
+// longestIdle is the session that has not been used for longest, nil if there is none.
+func (t *sessions) longestIdle() *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.byID) == 0 {
+		return nil
+	}
+	return t.used.next
+}
+
+// timeout returns how long s may be idle.
+func (t *sessions) timeout(s *session) time.Duration {
+	if s.id.Destination.Port() == 53 {
+		return t.d.opts.UDP.DNSTimeout
+	}
+	return t.d.opts.UDP.IdleTimeout
 }
 
 // ofEarlier reports whether errno may be what ICMP said of an earlier datagram. A
@@ -106,245 +277,45 @@ func ofEarlier(errno unix.Errno) bool {
 	return false
 }
 
-// open makes a session, or returns the one that another goroutine just made.
-func (t *sessions) open(w flow.DatagramWriter, id flow.ID) (*session, error) {
-	s := &session{id: id, w: w, start: time.Now()}
-	result, err := t.connect(s)
-	t.counters.dials[result].Add(1)
-	if err != nil {
-		t.d.trace(Record{ID: id, Upstream: s.to, Result: result, Err: err})
-		return nil, err
-	}
-	s.last = s.start
-	in := t.add(s)
-	if in != s {
-		_ = s.sock.f.Close()
-	}
-	if in == nil {
-		return nil, context.Canceled
-	}
-	return in, nil
+// session is one UDP flow with its connected upstream socket.
+type session struct {
+	t      *sessions
+	id     flow.ID
+	to     netip.AddrPort
+	local  netip.AddrPort // of fd
+	w      flow.DatagramWriter
+	start  time.Time
+	task   loop.Task
+	source loop.Source
+	timer  loop.Timer
+
+	// Guarded by sessions.mu.
+	prev, next *session      // in sessions.used, unless ended
+	last       time.Duration // when a datagram last passed, since sessions.start
+	up, down   uint64
+	ended      bool
+	reason     flow.CloseReason // valid iff ended
+
+	// sending is held while a client's datagram is sent. The loop alone changes
+	// fd, with sending held, and may read it without.
+	sending sync.Mutex
+	fd      int // negative: closed
 }
 
-// connect gives s its socket.
-func (t *sessions) connect(s *session) (DialResult, error) {
-	var err error
-	s.to, err = t.d.target(s.id)
-	if err == nil && t.own.has(s.id.Client) {
-		err = errLoop
-	}
-	if err != nil {
-		return DialDenied, err
-	}
-	s.sock, s.local, err = t.d.datagramSocket(s.to)
-	return dialResult(err), err
+// link puts s before at in a ring.
+func (s *session) link(at *session) {
+	s.prev, s.next = at.prev, at
+	s.prev.next, at.prev = s, s
 }
 
-// datagramSocket makes a UDP socket connected to dst, and returns its own address,
-// too.
-func (d *direct) datagramSocket(dst netip.AddrPort) (*upstream, netip.AddrPort, error) {
-	u, err := d.dial.socket(dst, unix.SOCK_DGRAM)
-	if err != nil {
-		return nil, netip.AddrPort{}, err
-	}
-	local, err := u.startConnect(dst)
-	if err != nil {
-		_ = u.f.Close()
-		return nil, local, err
-	}
-	return u, local, nil
-}
+func (s *session) unlink() { s.prev.next, s.next.prev = s.next, s.prev }
 
-// add enters s into the table and starts its receive loop. It returns the session
-// of that flow, which is another if there is one, or nil after shutdown.
-func (t *sessions) add(s *session) *session {
-	t.mu.Lock()
-	if other := t.byID[s.id]; other != nil || t.closed {
-		t.mu.Unlock()
-		return other
-	}
-	var evicted *session
-	if len(t.byID) >= t.d.opts.UDP.MaxSessions {
-		evicted = t.order.Front().Value.(*session)
-		t.removeLocked(evicted)
-	}
-	s.elem = t.order.PushBack(s)
-	t.byID[s.id] = s
-	t.own.add(s.local)
-	t.counters.begin()
-	t.wg.Go(func() { t.receive(s) })
-	t.mu.Unlock()
-	if evicted != nil {
-		t.counters.sessionLimit.Add(1)
-		t.close(evicted, flow.ReasonEvicted)
-	}
-	return s
-}
-
-// removeLocked takes s out of the table; false if it was out already.
-func (t *sessions) removeLocked(s *session) bool {
-	if s.elem == nil {
-		return false
-	}
-	t.order.Remove(s.elem)
-	s.elem = nil
-	delete(t.byID, s.id)
-	return true
-}
-
-// end removes and closes s, once.
-func (t *sessions) end(s *session, r flow.CloseReason) {
-	t.mu.Lock()
-	ok := t.removeLocked(s)
-	t.mu.Unlock()
-	if ok {
-		t.close(s, r)
-	}
-}
-
-// close closes a session that was removed, which ends its receive loop.
-func (t *sessions) close(s *session, r flow.CloseReason) {
-	t.own.remove(s.local) // before the next socket may have that address
-	_ = s.sock.f.Close()
-	t.counters.end(r)
-	t.d.trace(Record{ID: s.id, Upstream: s.to, Reason: r, Up: s.up, Down: s.down, Duration: time.Since(s.start)})
-}
-
-// write sends one datagram without waiting.
-func (s *session) write(payload []byte) unix.Errno {
-	var errno unix.Errno
-	err := s.sock.control(func(fd int) error {
-		var p unsafe.Pointer
-		if len(payload) > 0 {
-			p = unsafe.Pointer(&payload[0]) //nolint:gosec // the kernel reads payload alone
-		}
-		_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(p), uintptr(len(payload)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
-		return nil
-	})
-	if err != nil {
+// send sends one datagram without waiting.
+func (s *session) send(payload []byte) unix.Errno {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if s.fd < 0 {
 		return unix.EBADF
 	}
-	return errno
-}
-
-// receiveBatch bounds the datagrams of one pass over a socket. Closing it waits for
-// the pass, and is done by readers of the device, too.
-const receiveBatch = 64
-
-// receive passes answers to the client until the session is closed or its socket
-// fails.
-func (t *sessions) receive(s *session) {
-	failed := false
-	pump := func(fd uintptr) bool {
-		b := datagrams.Get().(*[maxDatagram]byte)
-		defer datagrams.Put(b)
-		for range receiveBatch {
-			n, e := recv(fd, b[:])
-			switch {
-			case e == 0:
-				t.answer(s, b[:n])
-			case e == unix.EAGAIN:
-				return false
-			case e == unix.ECONNREFUSED:
-				s.w.RejectDatagram(s.id)
-			case ofEarlier(e):
-			default:
-				failed = true
-				return true
-			}
-		}
-		return true
-	}
-	for !failed {
-		if err := s.sock.rc.Read(pump); err != nil {
-			return // closed
-		}
-	}
-	t.end(s, flow.ReasonError)
-}
-
-// answer sends one datagram to the client. It is counted before it goes, so that
-// who has seen it finds it counted.
-func (t *sessions) answer(s *session, payload []byte) {
-	n := uint64(len(payload))
-	t.mu.Lock()
-	if s.elem == nil {
-		t.mu.Unlock()
-		return
-	}
-	s.last = time.Now()
-	s.down += n
-	t.order.MoveToBack(s.elem)
-	t.mu.Unlock()
-	t.counters.bytesDown.Add(n)
-	if err := s.w.WriteDatagram(s.id, s.id.Destination, payload); err == nil {
-		return
-	}
-	t.counters.bytesDown.Add(-n)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if s.elem != nil {
-		s.down -= n
-	}
-}
-
-// run ends idle sessions until ctx is done, then all of them.
-func (t *sessions) run(ctx context.Context) error {
-	tick := time.NewTicker(reapEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case now := <-tick.C:
-			t.reap(now)
-		case <-ctx.Done():
-			t.shutdown()
-			return nil
-		}
-	}
-}
-
-// timeout returns how long s may be idle.
-func (t *sessions) timeout(s *session) time.Duration {
-	if s.id.Destination.Port() == 53 {
-		return t.d.opts.UDP.DNSTimeout
-	}
-	return t.d.opts.UDP.IdleTimeout
-}
-
-// reap ends what has been idle for too long at now.
-func (t *sessions) reap(now time.Time) {
-	least := min(t.d.opts.UDP.IdleTimeout, t.d.opts.UDP.DNSTimeout)
-	var idle []*session
-	t.mu.Lock()
-	for e := t.order.Front(); e != nil; {
-		s := e.Value.(*session)
-		e = e.Next()
-		age := now.Sub(s.last)
-		if age < least {
-			break // the rest was used later
-		}
-		if age >= t.timeout(s) && t.removeLocked(s) {
-			idle = append(idle, s)
-		}
-	}
-	t.mu.Unlock()
-	for _, s := range idle {
-		t.close(s, flow.ReasonIdle)
-	}
-}
-
-// shutdown ends every session and waits for their loops.
-func (t *sessions) shutdown() {
-	t.mu.Lock()
-	t.closed = true
-	all := make([]*session, 0, len(t.byID))
-	for _, s := range t.byID {
-		t.removeLocked(s)
-		all = append(all, s)
-	}
-	t.mu.Unlock()
-	for _, s := range all {
-		t.close(s, flow.ReasonShutdown)
-	}
-	t.wg.Wait()
+	return sendDatagram(uintptr(s.fd), payload)
 }

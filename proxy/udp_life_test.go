@@ -14,7 +14,7 @@ import (
 
 // TestUDPIdle ends sessions by the timeout of their port, and no sooner.
 func TestUDPIdle(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
 		dns := netip.AddrPortFrom(id.Client.Addr(), 53)
 		for name, tc := range map[string]struct {
 			udp         UDPOptions
@@ -22,26 +22,24 @@ func TestUDPIdle(t *testing.T) {
 			at, later   time.Duration
 		}{
 			"defaults":   {UDPOptions{}, 2, 1, 10 * time.Second, time.Minute},
-			"DNS longer": {UDPOptions{IdleTimeout: time.Second, DNSTimeout: time.Hour}, 1, 2, time.Second, time.Hour},
+			"DNS longer": {UDPOptions{IdleTimeout: time.Minute, DNSTimeout: time.Hour}, 1, 2, time.Minute, time.Hour},
 		} {
 			t.Run(name, func(t *testing.T) {
-				r := newUDPRig(t, id, Options{UDP: tc.udp, Forward: map[netip.AddrPort]netip.AddrPort{dns: {}}})
-				before := time.Now()
+				r := newUDPRig(t, e, id, Options{UDP: tc.udp, Forward: map[netip.AddrPort]netip.AddrPort{dns: {}}})
 				r.exchange(r.flow(1), "long")
 				query := r.flow(2)
 				query.Destination = dns
 				from := r.exchange(query, "query")
-				used := time.Now()
-				reap := func(at time.Time, want ...uint16) {
+				age := func(by time.Duration, want ...uint16) {
 					t.Helper()
-					r.d.udp.reap(at)
+					r.age(by)
 					r.wantOpen(want...)
 				}
-				reap(before.Add(tc.at-time.Nanosecond), 1, 2)
-				reap(used.Add(tc.at), tc.last)
+				age(tc.at/2, 1, 2)
+				age(tc.at/2, tc.last)
 				r.wantEnd(tc.first, flow.ReasonIdle)
-				reap(before.Add(tc.later-time.Nanosecond), tc.last)
-				reap(used.Add(tc.later))
+				age((tc.later-tc.at)/2, tc.last)
+				age((tc.later - tc.at) / 2)
 				r.wantEnd(tc.last, flow.ReasonIdle)
 				if r.exchange(query, "another") == from {
 					t.Error("a session that ended still has its socket")
@@ -53,26 +51,27 @@ func TestUDPIdle(t *testing.T) {
 
 // TestUDPActive: a datagram either way keeps a session.
 func TestUDPActive(t *testing.T) {
-	r := newUDPRig(t, flows(flow.UDP)["ipv4"], Options{})
+	r := newUDPRig(t, onLoop, flows(flow.UDP)["ipv4"], Options{})
 	r.exchange(r.flow(1), "a")
 	from := r.exchange(r.flow(2), "b")
 	r.exchange(r.flow(3), "c")
 	r.wantOpen(1, 2, 3)
-	between := time.Now()
+	r.age(time.Minute / 2)
 	r.exchange(r.flow(1), "up")
 	r.wantOpen(2, 3, 1)
 	if _, err := r.peer.WriteToUDPAddrPort([]byte("down"), from); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the answer counts as use", func() bool { return fmt.Sprint(r.open()) == "[3 1 2]" })
-	r.d.udp.reap(between.Add(time.Minute))
+	r.age(time.Minute / 2)
 	r.wantOpen(1, 2)
+	r.wantEnd(3, flow.ReasonIdle)
 }
 
 // TestUDPLimit makes room by ending what was idle longest.
 func TestUDPLimit(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
-		r := newUDPRig(t, id, Options{UDP: UDPOptions{MaxSessions: 3}})
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
+		r := newUDPRig(t, e, id, Options{UDP: UDPOptions{MaxSessions: 3}})
 		for port := range uint16(3) {
 			r.exchange(r.flow(1+port), "x")
 		}
@@ -94,7 +93,7 @@ func TestUDPLimit(t *testing.T) {
 func TestUDPSameFlow(t *testing.T) {
 	const count, readers = 300, 4
 	before := descriptors()
-	r := newUDPRig(t, flows(flow.UDP)["ipv4"], Options{})
+	r := newUDPRig(t, simple, flows(flow.UDP)["ipv4"], Options{})
 	for port := range uint16(count) {
 		var wg sync.WaitGroup
 		ready := make(chan struct{})
@@ -119,7 +118,7 @@ func TestUDPSameFlow(t *testing.T) {
 
 // TestUDPJoins: when Run has returned, nothing more is written to a client.
 func TestUDPJoins(t *testing.T) {
-	r := newUDPRig(t, flows(flow.UDP)["ipv4"], Options{})
+	r := newUDPRig(t, onLoop, flows(flow.UDP)["ipv4"], Options{})
 	w := slowWriter{in: make(chan struct{}), out: make(chan struct{})}
 	release := sync.OnceFunc(func() { close(w.out) })
 	t.Cleanup(release)
@@ -150,7 +149,7 @@ func TestUDPJoins(t *testing.T) {
 
 // TestUDPFlood: a session that is flooded can be closed all the same.
 func TestUDPFlood(t *testing.T) {
-	r := newUDPRig(t, flows(flow.UDP)["ipv4"], Options{})
+	r := newUDPRig(t, onLoop, flows(flow.UDP)["ipv4"], Options{})
 	w := &flooded{more: make(chan struct{}, 1), again: r.peer}
 	if !r.d.HandleDatagram(w, r.id, []byte("x")) {
 		t.Fatal("nobody is there")
@@ -199,7 +198,7 @@ func (w slowWriter) WriteDatagram(flow.ID, netip.AddrPort, []byte) error {
 // evicted, reaped and at last shut down, and wants the books to balance.
 func TestUDPConcurrent(t *testing.T) {
 	before := descriptors()
-	r := newUDPRig(t, flows(flow.UDP)["ipv4"], Options{UDP: UDPOptions{MaxSessions: 8}})
+	r := newUDPRig(t, simple, flows(flow.UDP)["ipv4"], Options{UDP: UDPOptions{MaxSessions: 8}})
 	go r.peer.echo()
 	go func() {
 		for range r.w.got {
@@ -213,7 +212,7 @@ func TestUDPConcurrent(t *testing.T) {
 			for i := range 1000 {
 				r.send(r.flow(uint16(rng.IntN(12))), "x")
 				if i%100 == 0 {
-					r.d.udp.reap(time.Now().Add(time.Duration(rng.IntN(2)) * time.Hour))
+					r.age(time.Duration(rng.IntN(2)) * time.Hour)
 				}
 				if i == 900 && g == 0 {
 					r.stop()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/loop"
 )
 
 // datagram is one that a handler sent to a client, or a rejection.
@@ -39,7 +40,7 @@ type peer struct {
 	at netip.AddrPort
 }
 
-func newPeer(t *testing.T, at netip.AddrPort) *peer {
+func newPeer(t testing.TB, at netip.AddrPort) *peer {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 	if err != nil {
@@ -73,6 +74,17 @@ func (p *peer) echo() {
 	}
 }
 
+// forUDP runs a test over IPv4 and IPv6, with a loop of its own and with a shared
+// one.
+func forUDP(t *testing.T, test func(t *testing.T, e engine, id flow.ID)) {
+	t.Helper()
+	for _, e := range engines {
+		t.Run(string(e), func(t *testing.T) {
+			forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) { test(t, e, id) })
+		})
+	}
+}
+
 // udpRig is a running handler and a server for it.
 type udpRig struct {
 	t       *testing.T
@@ -84,7 +96,7 @@ type udpRig struct {
 	stop    func()
 }
 
-func newUDPRig(t *testing.T, id flow.ID, o Options) *udpRig {
+func newUDPRig(t *testing.T, e engine, id flow.ID, o Options) *udpRig {
 	t.Helper()
 	r := &udpRig{t: t, w: newClients(), peer: newPeer(t, id.Destination), id: id, records: make(chan Record, 10_000)}
 	r.id.Destination = r.peer.at
@@ -92,11 +104,7 @@ func newUDPRig(t *testing.T, id flow.ID, o Options) *udpRig {
 	for from := range o.Forward {
 		o.Forward[from] = r.peer.at
 	}
-	h, err := New(o, func(rec Record) { r.records <- rec })
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.d = h.(*direct)
+	h := r.handler(e, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
@@ -108,6 +116,73 @@ func newUDPRig(t *testing.T, id flow.ID, o Options) *udpRig {
 	})
 	t.Cleanup(r.stop)
 	return r
+}
+
+// handler makes the rig's handler and the loop it needs.
+func (r *udpRig) handler(e engine, o Options) Handler {
+	r.t.Helper()
+	trace := func(rec Record) { r.records <- rec }
+	if e == simple {
+		h, err := New(o, trace)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.d = h.(*direct)
+		return h
+	}
+	h, err := NewOnLoop(o, startLoop(r.t), trace)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.d = h.(*reactor).direct
+	return h
+}
+
+// onLoop runs f on the goroutine that serves the sessions.
+func (r *udpRig) onLoop(f func()) {
+	r.t.Helper()
+	u := r.d.udp
+	u.mu.Lock()
+	err := u.useLoopLocked()
+	u.mu.Unlock()
+	if err != nil {
+		return
+	}
+	done := make(chan struct{})
+	var task loop.Task
+	task.Init(loop.RunnerFunc(func() { defer close(done); f() }))
+	if u.loop.Post(&task) {
+		await(r.t, "the loop", done)
+	}
+}
+
+// hold keeps the loop busy until release is called.
+func (r *udpRig) hold() (release func()) {
+	r.t.Helper()
+	held, free := make(chan struct{}), make(chan struct{})
+	release = sync.OnceFunc(func() { close(free) })
+	r.t.Cleanup(release)
+	go r.onLoop(func() { close(held); <-free })
+	await(r.t, "the loop", held)
+	return release
+}
+
+// age makes every session's past so much longer and lets their timers fire.
+func (r *udpRig) age(by time.Duration) {
+	r.t.Helper()
+	r.onLoop(func() {
+		u := r.d.udp
+		var all []*session
+		u.mu.Lock()
+		for s := u.used.next; s != &u.used; s = s.next {
+			s.last -= by
+			all = append(all, s)
+		}
+		u.mu.Unlock()
+		for _, s := range all {
+			s.Expire()
+		}
+	})
 }
 
 // flow returns the rig's flow with another client port.
@@ -141,8 +216,8 @@ func (r *udpRig) open() []uint16 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var ports []uint16
-	for e := u.order.Front(); e != nil; e = e.Next() {
-		ports = append(ports, e.Value.(*session).id.Client.Port())
+	for s := u.used.next; s != &u.used; s = s.next {
+		ports = append(ports, s.id.Client.Port())
 	}
 	if len(ports) != len(u.byID) {
 		r.t.Errorf("%d sessions in order, %d in the table", len(ports), len(u.byID))

@@ -13,8 +13,8 @@ import (
 
 // TestUDP passes datagrams of all sizes both ways, each as it was.
 func TestUDP(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
-		r := newUDPRig(t, id, Options{})
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
+		r := newUDPRig(t, e, id, Options{})
 		go r.peer.echo()
 		total := 0
 		for i, n := range []int{1, 0, 512, 1472, 9000, 65507, 0, 2} {
@@ -45,8 +45,8 @@ func TestUDP(t *testing.T) {
 
 // TestUDPMapping: a flow keeps its upstream port, and has it alone.
 func TestUDPMapping(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
-		r := newUDPRig(t, id, Options{})
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
+		r := newUDPRig(t, e, id, Options{})
 		one := r.exchange(r.flow(1), "a")
 		two := r.exchange(r.flow(2), "b")
 		if one == two {
@@ -71,12 +71,12 @@ func TestUDPMapping(t *testing.T) {
 
 // TestUDPForward answers from where the client sent to, not from where that went.
 func TestUDPForward(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
 		dns := netip.MustParseAddrPort("192.0.2.53:53")
 		if id.Client.Addr().Is6() {
 			dns = netip.MustParseAddrPort("[2001:db8::53]:53")
 		}
-		r := newUDPRig(t, id, Options{Forward: map[netip.AddrPort]netip.AddrPort{dns: {}}})
+		r := newUDPRig(t, e, id, Options{Forward: map[netip.AddrPort]netip.AddrPort{dns: {}}})
 		go r.peer.echo()
 		asked := r.id
 		asked.Destination = dns
@@ -92,8 +92,8 @@ func TestUDPForward(t *testing.T) {
 // TestUDPRefused tells the client that nobody is there, each time, and keeps the
 // session for the server that comes up.
 func TestUDPRefused(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
-		r := newUDPRig(t, id, Options{})
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
+		r := newUDPRig(t, e, id, Options{})
 		from := r.exchange(r.id, "while it was up")
 		_ = r.peer.Close()
 		for range 3 {
@@ -112,22 +112,16 @@ func TestUDPRefused(t *testing.T) {
 // TestUDPRefusedAtSend: the error of an earlier datagram, met by the next one, costs
 // that one nothing.
 func TestUDPRefusedAtSend(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
-		r := newUDPRig(t, id, Options{})
-		u := r.d.udp
-		// A session without its receive loop, which would meet the error first.
-		s := &session{id: r.id, w: r.w}
-		if _, err := u.connect(s); err != nil {
-			t.Fatal(err)
-		}
-		u.mu.Lock()
-		s.elem = u.order.PushBack(s)
-		u.byID[s.id] = s
-		u.mu.Unlock()
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
+		r := newUDPRig(t, e, id, Options{})
+		r.exchange(r.id, "before")
+		// While the loop is busy it cannot meet the error first.
+		release := r.hold()
 		_ = r.peer.Close()
 		r.send(r.id, "lost")
 		r.peer = newPeer(t, r.peer.at)
 		r.exchange(r.id, "arrives")
+		release()
 		if got := await(t, "the rejection", r.w.got); !got.rejected {
 			t.Errorf("got %+v, want a rejection", got)
 		}
@@ -148,7 +142,7 @@ func TestUDPErrors(t *testing.T) {
 
 // TestUDPDropped counts what the socket does not take.
 func TestUDPDropped(t *testing.T) {
-	r := newUDPRig(t, flows(flow.UDP)["ipv4"], Options{})
+	r := newUDPRig(t, onLoop, flows(flow.UDP)["ipv4"], Options{})
 	if !r.d.HandleDatagram(r.w, r.id, make([]byte, 65508)) { // one more than IPv4 holds
 		t.Error("an oversize datagram is called unserved")
 	}
@@ -160,8 +154,8 @@ func TestUDPDropped(t *testing.T) {
 
 // TestUDPDenied refuses by policy, our own sockets' datagrams, and without files.
 func TestUDPDenied(t *testing.T) {
-	forFamilies(t, flow.UDP, func(t *testing.T, id flow.ID) {
-		r := newUDPRig(t, id, Options{})
+	forUDP(t, func(t *testing.T, e engine, id flow.ID) {
+		r := newUDPRig(t, e, id, Options{})
 		denied := func(id flow.ID, want error) {
 			t.Helper()
 			before := r.d.Stats().UDP.Dials[DialDenied]

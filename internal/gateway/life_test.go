@@ -216,8 +216,8 @@ func TestNewMakesNoDevice(t *testing.T) {
 	}
 }
 
-// TestIdleCost: an open connection has no goroutine and one descriptor, a UDP
-// session one of each.
+// TestIdleCost: an open connection and a UDP session have no goroutine and one
+// descriptor.
 func TestIdleCost(t *testing.T) {
 	const flows = 40
 	f := families[0]
@@ -264,9 +264,9 @@ func TestIdleCost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "a goroutine a session", func() bool {
+	eventually(t, "a descriptor a session", func() bool {
 		g, n := measure()
-		return g == goroutines+flows && n == files+flows
+		return g <= goroutines && n == files+flows
 	})
 }
 
