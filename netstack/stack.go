@@ -203,11 +203,11 @@ func (s *Stack) Drain() { s.flows.SetRefusing(true) }
 // when none is, those that were closed here but whose client has not acknowledged
 // the last of what it was sent.
 func (s *Stack) Pending() int {
-	if open := s.counters.established.Load(); open > 0 {
-		return int(open)
-	}
-	n := 0
 	states := s.flows.Stats().States
+	n := states[minisock.Creating]
+	if open := s.counters.established.Load(); open > 0 {
+		return int(open) + n
+	}
 	for _, state := range []minisock.State{minisock.Established, minisock.CloseWait, minisock.FinWait1, minisock.Closing, minisock.LastAck} {
 		n += states[state] // our FIN waits behind bytes, or for its acknowledgement
 	}
