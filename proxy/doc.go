@@ -34,8 +34,12 @@
 // it by whoever read the device, under a lock of that session alone; answers, a
 // batch for each event, timeouts and every close are an event loop's: the shared
 // one, or with the simple relay one that the first session makes. Sessions are
-// bounded; at the bound the longest idle one goes. ECONNREFUSED from the upstream becomes an ICMP port unreachable to the client;
-// what else ICMP says of one datagram ends no session.
+// bounded; at the bound the longest idle one goes. ECONNREFUSED from the upstream
+// becomes an ICMP port unreachable to the client; what else ICMP says of one datagram
+// ends no session.
+//
+// Echo. The reactor's other handler reads into memory of the loop and writes from
+// there; a connection owns only what its client does not take back.
 //
 // Descriptors. A flow that finds none left is refused, and so are those that come
 // within 100 ms without asking the kernel, unless a socket was closed meanwhile. The

@@ -236,8 +236,8 @@ func (j *joined) ended(want flow.CloseReason) *Record {
 	if !j.end.peer.isClosed() {
 		j.t.Error("the client's connection was left open")
 	}
-	if n := j.h.Stats().TCP.Open; n != 0 {
-		j.t.Errorf("%d connections are counted open", n)
+	if s := j.h.Stats().TCP; s.Open != 0 || s.Closed[want] == 0 {
+		j.t.Errorf("%d connections are counted open, %d ended by %v", s.Open, s.Closed[want], want)
 	}
 	return rec
 }
