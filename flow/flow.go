@@ -65,6 +65,34 @@ type Request interface {
 	Drop()
 }
 
+// LaterRequest is a Request whose connection need not be waited for.
+type LaterRequest interface {
+	Request
+
+	// AcceptLater is Accept that returns at once. done is called once, with what
+	// Accept would have returned: from any goroutine, perhaps before AcceptLater
+	// has returned. It must not block.
+	AcceptLater(done func(Conn, error))
+}
+
+// Starter is a Handler that needs no goroutine for an attempt: the stack calls
+// StartTCP where it would call HandleTCP, on the goroutine that reads the device, so
+// it must not block.
+type Starter interface {
+	Handler
+	StartTCP(ctx context.Context, req LaterRequest)
+}
+
+// Later makes a LaterRequest of a request, which gets a goroutine when it is
+// accepted.
+func Later(req Request) LaterRequest { return later{req} }
+
+type later struct{ Request }
+
+func (l later) AcceptLater(done func(Conn, error)) {
+	go func() { done(l.Accept()) }()
+}
+
 // Handler serves what the stack terminates.
 type Handler interface {
 	// HandleTCP serves one connection attempt from SYN to close. It is called

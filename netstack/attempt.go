@@ -18,7 +18,7 @@ var errAnswered = errors.New("the request was answered before")
 
 // attempt is a connection from its SYN, or from the end of its handshake if its
 // upstream is dialled after that, until its handler has it. It implements
-// flow.Request.
+// flow.LaterRequest.
 type attempt struct {
 	s    *Stack
 	id   flow.ID
@@ -120,6 +120,10 @@ func (s *Stack) serve(a *attempt) bool {
 		s.attempts.remove(a)
 		return false
 	}
+	if h, ok := s.handler.(flow.Starter); ok {
+		h.StartTCP(s.ctx, a)
+		return true
+	}
 	s.handlers.Add(1)
 	go func() {
 		defer s.handlers.Done()
@@ -141,13 +145,13 @@ func (a *attempt) Accept() (flow.Conn, error) {
 		err error
 	}
 	ended := make(chan result, 1)
-	a.accept(func(c flow.Conn, err error) { ended <- result{c, err} })
+	a.AcceptLater(func(c flow.Conn, err error) { ended <- result{c, err} })
 	r := <-ended
 	return r.c, r.err
 }
 
-// accept lets done have the connection, or why there is none, now or later.
-func (a *attempt) accept(done func(flow.Conn, error)) {
+// AcceptLater implements flow.LaterRequest.
+func (a *attempt) AcceptLater(done func(flow.Conn, error)) {
 	a.mu.Lock()
 	switch {
 	case a.answered:

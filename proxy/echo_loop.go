@@ -29,12 +29,22 @@ func newEchoReactor(e *echo, l *loop.Loop) *echoReactor {
 	return re
 }
 
-// HandleTCP implements flow.Handler. It returns when the connection is the loop's.
+// HandleTCP implements flow.Handler.
 func (re *echoReactor) HandleTCP(ctx context.Context, req flow.Request) {
-	c, err := req.Accept()
-	if err != nil {
-		return
-	}
+	re.StartTCP(ctx, flow.Later(req))
+}
+
+// StartTCP implements flow.Starter.
+func (re *echoReactor) StartTCP(ctx context.Context, req flow.LaterRequest) {
+	req.AcceptLater(func(c flow.Conn, err error) {
+		if err == nil {
+			re.begin(ctx, c)
+		}
+	})
+}
+
+// begin makes the connection the loop's.
+func (re *echoReactor) begin(ctx context.Context, c flow.Conn) {
 	f := &echoFlow{re: re, ctx: ctx, conn: c, start: time.Now(), due: never}
 	f.task.Init(f)
 	f.timer.Init(f)

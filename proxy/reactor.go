@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -13,8 +12,7 @@ import (
 )
 
 // reactor relays TCP connections on an event loop: no goroutine, no buffer and no
-// runtime timer belongs to a connection that is open. A goroutine serves each
-// attempt until then, since the stack's handshake blocks one.
+// runtime timer belongs to a connection, be it being dialled or open.
 type reactor struct {
 	*direct
 	loop *loop.Loop
@@ -45,33 +43,19 @@ func NewOnLoop(o Options, l *loop.Loop, trace func(Record)) (Handler, error) {
 	return re, nil
 }
 
-// HandleTCP implements flow.Handler. It returns when the connection is the loop's.
+// HandleTCP implements flow.Handler.
 func (re *reactor) HandleTCP(ctx context.Context, req flow.Request) {
-	f := &reactorFlow{re: re, ctx: ctx, fd: -1, rec: Record{ID: req.ID()}, start: time.Now()}
+	re.StartTCP(ctx, flow.Later(req))
+}
+
+// StartTCP implements flow.Starter.
+func (re *reactor) StartTCP(ctx context.Context, req flow.LaterRequest) {
+	f := &reactorFlow{re: re, ctx: ctx, req: req, fd: -1, rec: Record{ID: req.ID()}, start: time.Now()}
 	f.task.Init(f)
 	f.source.Init(f)
 	f.timer.Init(f)
-	err := f.dial(ctx)
-	re.tcp.dials[f.rec.Result].Add(1)
-	if err != nil {
-		f.rec.Err = err
-		f.rec.Duration = time.Since(f.start)
-		re.answerFailure(req, f.rec.Result)
-		re.trace(f.rec)
-		return
-	}
-	c, err := req.Accept()
-	if err != nil {
-		f.closeSocket(true)
-		return
-	}
-	f.conn = c
-	f.state = flowStarting
-	re.tcp.begin()
 	if !re.loop.Post(&f.task) {
-		c.Abort()
-		f.closeSocket(true)
-		re.tcp.end(flow.ReasonShutdown)
+		req.Refuse()
 	}
 }
 
@@ -85,7 +69,7 @@ func (re *reactor) Run(ctx context.Context) error {
 		defer done.Done()
 		re.stopping = true
 		for f := re.flows.next; f != &re.flows; f = re.flows.next {
-			f.finish(flow.ReasonShutdown, true)
+			f.stop()
 		}
 	}))
 	if re.loop.Post(&task) {
@@ -94,53 +78,126 @@ func (re *reactor) Run(ctx context.Context) error {
 	return err
 }
 
-// dial connects the flow's socket and waits for the outcome. Most connects are
-// decided by the time the system call returns (a host in the next namespace) or
-// after one round trip, for which the loop is asked.
-func (f *reactorFlow) dial(ctx context.Context) error {
+// link enters f into the ring of all flows, unlink takes it out.
+func (f *reactorFlow) link() {
+	ring := &f.re.flows
+	f.prev, f.next = ring.prev, ring
+	f.prev.next, ring.prev = f, f
+}
+
+func (f *reactorFlow) unlink() { f.prev.next, f.next.prev = f.next, f.prev }
+
+// stop ends the flow because everything does.
+func (f *reactorFlow) stop() {
+	switch f.state {
+	case flowDialling:
+		f.endDial(context.Canceled)
+	case flowAccepting: // what comes of it finds the flow dead
+		f.giveUp()
+	case flowNew, flowOpen, flowDead:
+		f.finish(flow.ReasonShutdown, true)
+	}
+}
+
+// dial connects the flow's socket. Most connects are decided by the time the system
+// call returns (a host in the next namespace) or after one round trip.
+func (f *reactorFlow) dial() {
+	f.link()
 	d := f.re.direct
 	to, err := d.admit(f.rec.ID)
 	f.rec.Upstream = to
-	if err != nil {
+	switch {
+	case f.re.stopping:
+		f.dialled(context.Canceled)
+		return
+	case err != nil:
 		f.rec.Result = DialDenied
-		return err
+		f.fail(err)
+		return
 	}
 	if f.fd, err = d.dial.rawSocket(to, unix.SOCK_STREAM); err == nil {
-		err = f.connect(ctx)
+		f.local, err = startConnect(f.fd, to)
 	}
 	if err != nil {
-		f.closeSocket(true)
+		f.dialled(err)
+		return
 	}
-	f.rec.Result = dialResult(err)
-	return err
+	if done, err := connected(f.fd); done {
+		f.dialled(err)
+		return
+	}
+	f.state = flowDialling
+	d.dial.own.add(f.local)
+	if f.re.loop.Add(&f.source, f.fd, unix.EPOLLOUT) != nil {
+		f.endDial(unix.ENOMEM) // epoll(7)'s only failure that is not a bug of ours
+		return
+	}
+	f.re.loop.Set(&f.timer, f.re.opts.ConnectTimeout)
 }
 
-func (f *reactorFlow) connect(ctx context.Context) error {
-	d := &f.re.direct.dial
-	local, err := startConnect(f.fd, f.rec.Upstream)
+// endDial ends the wait for the socket.
+func (f *reactorFlow) endDial(err error) {
+	f.re.loop.Stop(&f.timer)
+	f.re.loop.Remove(&f.source)
+	f.re.direct.dial.own.remove(f.local)
+	f.dialled(err)
+}
+
+// dialled goes on with the socket's fate.
+func (f *reactorFlow) dialled(err error) {
+	f.rec.Result = dialResult(err)
 	if err != nil {
-		return err
+		f.fail(err)
+		return
 	}
-	d.own.add(local)
-	defer d.own.remove(local)
-	if done, err := connected(f.fd); done {
-		return err
+	f.re.tcp.dials[f.rec.Result].Add(1)
+	f.state = flowAccepting
+	f.req.AcceptLater(f.accepted)
+}
+
+// fail ends a flow that has no upstream.
+func (f *reactorFlow) fail(err error) {
+	f.re.tcp.dials[f.rec.Result].Add(1)
+	f.giveUp()
+	f.rec.Err = err
+	f.rec.Duration = time.Since(f.start)
+	f.re.answerFailure(f.req, f.rec.Result)
+	f.re.trace(f.rec)
+}
+
+// giveUp forgets a flow that never opened.
+func (f *reactorFlow) giveUp() {
+	f.state = flowDead
+	f.unlink()
+	f.closeSocket(true)
+}
+
+// accepted takes the client's connection, on whatever goroutine.
+func (f *reactorFlow) accepted(c flow.Conn, err error) {
+	f.offer.Store(&offer{c, err})
+	if !f.re.loop.Post(&f.task) && c != nil {
+		c.Abort()
 	}
-	f.dialled = make(chan error, 1)
-	f.state = flowDialling
-	if !f.re.loop.Post(&f.task) {
-		return context.Canceled
+}
+
+// offer is what came of a request.
+type offer struct {
+	conn flow.Conn
+	err  error
+}
+
+// take opens the flow with the client's connection, if there is one.
+func (f *reactorFlow) take() {
+	o := f.offer.Swap(nil)
+	switch {
+	case o == nil:
+	case o.err != nil:
+		f.giveUp()
+	default:
+		f.conn = o.conn
+		f.re.tcp.begin()
+		f.open()
 	}
-	select {
-	case err = <-f.dialled:
-	case <-ctx.Done():
-		// The loop still knows the socket, and gives it back.
-		f.cancelled.Store(true)
-		f.re.loop.Post(&f.task)
-		err = errors.Join(ctx.Err(), <-f.dialled)
-	}
-	f.dialled = nil
-	return err
 }
 
 func (f *reactorFlow) closeSocket(abort bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -14,16 +15,15 @@ import (
 	"github.com/tungate/tungate/loop"
 )
 
-// flowState is how far a reactorFlow has come. Up to flowStarting its goroutine
-// owns it but for the loop's part of a dial; from flowOpen on the loop does.
+// flowState is how far a reactorFlow has come. All of it is the loop's.
 type flowState uint8
 
 const (
-	flowNew      flowState = iota
-	flowDialling           // the loop waits for the socket's connect
-	flowStarting           // connected at both ends, posted to the loop
-	flowOpen               // relaying
-	flowDead               // closed at both ends
+	flowNew       flowState = iota
+	flowDialling            // the socket is being connected
+	flowAccepting           // the client's handshake is awaited
+	flowOpen                // relaying
+	flowDead                // closed at both ends
 )
 
 // stepBytes bounds what one flow moves in one direction before others get their
@@ -35,16 +35,18 @@ const stepBytes = 256 << 10
 type reactorFlow struct {
 	re     *reactor
 	ctx    context.Context //nolint:containedctx // the stack's, for the reason of an end
-	conn   flow.Conn       // valid from flowStarting on
+	req    flow.LaterRequest
+	conn   flow.Conn // valid from flowOpen on
 	task   loop.Task
 	source loop.Source
 	timer  loop.Timer
 
-	prev, next *reactorFlow // ring of open flows
+	prev, next *reactorFlow // ring of all flows
 
-	fd        int
-	state     flowState
-	cancelled atomic.Bool // the dial is not wanted any more
+	fd    int
+	state flowState
+	local netip.AddrPort // valid iff state is flowDialling: the socket's own
+	offer atomic.Pointer[offer]
 
 	// What edge-triggered epoll said last and nothing has disproved since.
 	readable, writable, hangup bool
@@ -53,11 +55,10 @@ type reactorFlow struct {
 	reset bool // a write to the socket was told of a reset
 	bulk  bool // the last read of the socket was a full one
 
-	unsent  []byte     // taken from the client, not yet by the socket
-	stash   []byte     // read from the socket, not yet taken by the client
-	dialled chan error // valid iff state is flowDialling
-	rec     Record
-	start   time.Time
+	unsent []byte // taken from the client, not yet by the socket
+	stash  []byte // read from the socket, not yet taken by the client
+	rec    Record
+	start  time.Time
 
 	// Times since start.
 	last      time.Duration // when bytes last moved
@@ -70,17 +71,21 @@ type reactorFlow struct {
 // Notify implements flow.Notifier. It runs under the stack's locks.
 func (f *reactorFlow) Notify() { f.re.loop.Post(&f.task) }
 
-// RunTask implements loop.Runner: news of the client's side, or of the flow's own
-// goroutine.
+// RunTask implements loop.Runner: the flow begins, or there is news of the client's
+// side.
 func (f *reactorFlow) RunTask() {
 	switch f.state {
-	case flowDialling:
-		f.stepDial()
-	case flowStarting:
-		f.open()
+	case flowNew:
+		f.dial()
+	case flowAccepting:
+		f.take()
 	case flowOpen:
 		f.step()
-	case flowNew, flowDead:
+	case flowDead:
+		if o := f.offer.Swap(nil); o != nil && o.conn != nil {
+			o.conn.Abort()
+		}
+	case flowDialling:
 	}
 }
 
@@ -104,18 +109,6 @@ func (f *reactorFlow) HandleEvents(ev uint32) {
 	}
 }
 
-// stepDial begins to wait for the connect, or gives it up.
-func (f *reactorFlow) stepDial() {
-	switch {
-	case f.cancelled.Load():
-		f.endDial(context.Canceled)
-	case f.re.loop.Add(&f.source, f.fd, unix.EPOLLOUT) != nil:
-		f.endDial(unix.ENOMEM) // epoll(7)'s only failure that is not a bug of ours
-	default:
-		f.re.loop.Set(&f.timer, f.re.opts.ConnectTimeout)
-	}
-}
-
 // decide ends the dial if the kernel has decided it.
 func (f *reactorFlow) decide() {
 	if done, err := connected(f.fd); done {
@@ -123,20 +116,10 @@ func (f *reactorFlow) decide() {
 	}
 }
 
-// endDial hands the socket back to the goroutine that waits for it.
-func (f *reactorFlow) endDial(err error) {
-	f.re.loop.Stop(&f.timer)
-	f.re.loop.Remove(&f.source)
-	f.state = flowNew
-	f.dialled <- err
-}
-
-// open makes the flow the loop's.
+// open begins to relay.
 func (f *reactorFlow) open() {
 	re := f.re
 	f.state = flowOpen
-	f.prev, f.next = re.flows.prev, &re.flows
-	f.prev.next, re.flows.prev = f, f
 	if re.stopping {
 		f.finish(flow.ReasonShutdown, true)
 		return
@@ -445,7 +428,7 @@ func (f *reactorFlow) finish(reason flow.CloseReason, abort bool) {
 	f.state = flowDead
 	re.loop.Stop(&f.timer)
 	re.loop.Remove(&f.source)
-	f.prev.next, f.next.prev = f.next, f.prev
+	f.unlink()
 	if abort {
 		f.conn.Abort()
 	} else {

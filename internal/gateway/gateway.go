@@ -140,13 +140,26 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error
 func (g *Gateway) newHandler() (err error) {
 	if g.cfg.Proxy.Relay == "simple" {
 		g.handler, err = proxy.New(g.cfg.Proxy, g.trace)
+	} else {
+		if g.loop, err = loop.New(); err != nil {
+			return err
+		}
+		g.handler, err = proxy.NewOnLoop(g.cfg.Proxy, g.loop, g.trace)
+	}
+	if err != nil {
 		return err
 	}
-	if g.loop, err = loop.New(); err != nil {
-		return err
+	g.handler.OnShortage(g.tellShortage)
+	return nil
+}
+
+// tellShortage says, a line each, when descriptors run out and when they are back.
+func (g *Gateway) tellShortage(e proxy.FilesEvent) {
+	if e.Over {
+		g.log.Info("file descriptors are available again", zap.Uint64("refused", e.Refused), zap.Duration("for", e.Lasted))
+		return
 	}
-	g.handler, err = proxy.NewOnLoop(g.cfg.Proxy, g.loop, g.trace)
-	return err
+	g.log.Warn("no file descriptor left: new connections are refused until some are free; raise the limit (LimitNOFILE, ulimit -n)", zap.Int("limit", e.Limit))
 }
 
 // Run serves until ctx is done, drains, and returns nil; or returns why a part
