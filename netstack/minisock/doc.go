@@ -90,7 +90,8 @@
 // timestamps. Call [Table.Tick]. End what it was given: a Dial by Answer, Refuse or
 // Drop, a Create by Ready or Fail (there are timers for the forgotten, and
 // [Sink].Gone). Call [Table.Release] for a connection whose endpoint died without a
-// packet, or its record stays for ever. Let an endpoint go when Result.Gone says so.
+// packet, or its record stays for ever. Let an endpoint go when
+// Result.Gone says so and what it received was read.
 //
 // Of several readers, one may be making a flow's endpoint while another is told to
 // Hold a packet of it. Ready is then false until that packet has come to Resume too.

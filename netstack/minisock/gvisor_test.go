@@ -42,11 +42,13 @@ type sim struct {
 	mu    sync.Mutex
 	gone  int
 	chaos *rand.Rand // nil: the wire is perfect
+	ends  []tcpip.Endpoint
+	serve func(wq *waiter.Queue, ep tcpip.Endpoint)
 }
 
 func newSim(t *testing.T, o Options) *sim {
 	t.Helper()
-	s := &sim{T: t, start: time.Now()}
+	s := &sim{T: t, start: time.Now(), serve: echo}
 	s.client, s.up = simStack(t)
 	s.server, s.down = simStack(t)
 	for _, p := range []pair{flow4, flow6} {
@@ -243,7 +245,14 @@ func (s *sim) fromServer(b []byte) {
 	if !ok {
 		return
 	}
-	if s.table.Outbound(&sg, s.now()).Verdict == Pass {
+	res := s.table.Outbound(&sg, s.now())
+	if res.Gone { // before the client can know, and come back
+		s.mu.Lock()
+		ep := s.ends[res.Owner-1]
+		s.mu.Unlock()
+		ep.Abort()
+	}
+	if res.Verdict == Pass {
 		s.Emit(b, 0)
 	}
 }
@@ -255,6 +264,10 @@ func (s *sim) create(res Result, sg *Segment, b []byte) {
 		return
 	}
 	wq, ep := s.connect(pair{open.Client, open.Destination})
+	s.mu.Lock()
+	s.ends = append(s.ends, ep)
+	s.table.SetOwner(res.Handle, uint32(len(s.ends)))
+	s.mu.Unlock()
 	var synAck []byte
 	for synAck, ok = s.table.Establish(res.Handle, s.now(), nil); !ok; synAck, ok = s.table.Establish(res.Handle, s.now(), nil) {
 		runtime.Gosched() // the SYN goes through the other pump
@@ -266,20 +279,61 @@ func (s *sim) create(res Result, sg *Segment, b []byte) {
 	if ok, _ := s.table.Ready(res.Handle, s.now()); !ok {
 		s.Error("not ready")
 	}
-	s.running.Go(func() { echo(wq, ep) })
+	s.running.Go(func() { s.serve(wq, ep) })
+}
+
+// TestGVisorReuse: a server closes first, and its client comes back from the same port
+// at once, again and again.
+func TestGVisorReuse(t *testing.T) {
+	for _, p := range []pair{flow4, flow6} {
+		s := newSim(t, Options{})
+		s.mu.Lock()
+		s.serve = func(wq *waiter.Queue, ep tcpip.Endpoint) {
+			c := established(wq, ep)
+			_, _ = c.Write([]byte("hello"))
+			_ = c.Close()
+		}
+		s.mu.Unlock()
+		const n = 100
+		for i := range n {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			c, err := gonet.DialTCPWithBind(ctx, s.client, full(p.src), full(p.dst), network(p))
+			cancel()
+			if err != nil {
+				t.Fatalf("connect %d: %v", i, err)
+			}
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			got, err := io.ReadAll(c)
+			if string(got) != "hello" || err != nil {
+				t.Fatalf("connection %d: %q, %v", i, got, err)
+			}
+			_ = c.Close()
+			s.eventually(func() bool {
+				return s.table.Stats().States[TimeWait] == 1 && s.client.Stats().TCP.CurrentConnected.Value() == 0
+			})
+		}
+		if got := s.table.Stats().Counters[TimeWaitReused]; got != n-1 {
+			t.Errorf("%d of %d reuses", got, n-1)
+		}
+	}
 }
 
 // echo returns what it gets until the client's FIN, and ends then.
 func echo(wq *waiter.Queue, ep tcpip.Endpoint) {
+	c := established(wq, ep)
+	_, _ = io.Copy(c, c)
+	_ = c.Close()
+}
+
+// established waits until the stack has the SYN-ACK: what is written before is lost.
+func established(wq *waiter.Queue, ep tcpip.Endpoint) *gonet.TCPConn {
 	entry, ready := waiter.NewChannelEntry(waiter.EventOut | waiter.EventHUp)
 	wq.EventRegister(&entry)
 	for ep.Readiness(waiter.EventOut|waiter.EventHUp) == 0 {
 		<-ready
 	}
 	wq.EventUnregister(&entry)
-	c := gonet.NewTCPConn(wq, ep)
-	_, _ = io.Copy(c, c)
-	_ = c.Close()
+	return gonet.NewTCPConn(wq, ep)
 }
 
 // TestGVisor: bytes go there and back unchanged through two real stacks, over both
