@@ -54,7 +54,8 @@ func (a *arena) take() (i, gen uint32, chunks []*chunk) {
 	if a.gen++; a.gen == 0 { // a Handle's zero value is no record's
 		a.gen = 1
 	}
-	return uint32((c<<chunkShift | s*slabRecords | r) & 0xffffffff), a.gen, a.chunks
+	i = uint32(c<<chunkShift | s*slabRecords | r) //nolint:gosec // memory ends long before 2^32 records
+	return i, a.gen, a.chunks
 }
 
 // room finds a slab with a free record, the lowest one, or makes one.

@@ -68,11 +68,13 @@ const (
 	TimeWaitReused  // taken by a new SYN
 	TimeWaitStray   // segments answered with an ACK
 	TimeWaitLimited // segments not answered
+	TimeWaitQuiet   // segments that say nothing and want no answer
 	TimeWaitReset   // RST that did not end it (RFC 1337)
 	TimeWaitFull    // past Options.MaxTimeWait: no record was kept
 	Orphaned
 	OrphanFull    // past Options.MaxOrphans: reset
 	OrphanData    // data for nobody: reset
+	OrphanStray   // old segments and keepalives, answered with an ACK
 	OrphanExpired // FIN_WAIT_2 or LAST_ACK given up
 	FinAgain      // FINs sent again
 	Expired       // TIME_WAIT and linger that ended in peace
@@ -107,8 +109,8 @@ var causeNames = [NumCauses]string{
 	ResetOut: "reset_out", OldResetOut: "old_reset_out", NoFlow: "no_flow", NotLive: "not_live", Late: "late",
 	SwallowedSYN: "swallowed_syn", SwallowedACK: "swallowed_ack", Released: "released",
 	TimeWaitEntered: "time_wait", TimeWaitReused: "time_wait_reused", TimeWaitStray: "time_wait_stray",
-	TimeWaitLimited: "time_wait_limited", TimeWaitReset: "time_wait_reset", TimeWaitFull: "time_wait_full",
-	Orphaned: "orphaned", OrphanFull: "orphan_full", OrphanData: "orphan_data", OrphanExpired: "orphan_expired",
+	TimeWaitLimited: "time_wait_limited", TimeWaitQuiet: "time_wait_quiet", TimeWaitReset: "time_wait_reset", TimeWaitFull: "time_wait_full",
+	Orphaned: "orphaned", OrphanFull: "orphan_full", OrphanData: "orphan_data", OrphanStray: "orphan_stray", OrphanExpired: "orphan_expired",
 	FinAgain: "fin_again", Expired: "expired",
 	UnknownReset: "unknown_reset", UnknownLimited: "unknown_limited", UnknownRST: "unknown_rst",
 	UnknownSYNAck: "unknown_syn_ack",

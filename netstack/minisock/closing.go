@@ -68,7 +68,7 @@ func (p *place) closed(g *segment, now time.Duration, out *outcome) Result {
 		p.remove()
 		return p.newFlow(g, isn, now, out)
 	case g.flags&syn == 0 && g.bare() && g.seq == p.rcvAck && !p.old(g):
-		return t.dropped(TimeWaitLimited) // nothing in it to answer
+		return t.dropped(TimeWaitQuiet)
 	}
 	if p.state == TimeWait { // it may be the client's FIN, whose ACK was lost
 		p.arm(waiting, now)
@@ -153,7 +153,7 @@ func (p *place) orphaned(g *segment, now time.Duration, out *outcome) Result {
 	}
 	p.seen, p.queue = epochs(now), g.queue
 	if before(g.end(), p.rcvAck) || before(p.rcvMax, g.seq) {
-		return p.challenge(TimeWaitStray, now, out) // a keepalive, an old segment
+		return p.challenge(OrphanStray, now, out)
 	}
 	return p.orphanedSound(g, now, out)
 }

@@ -136,7 +136,7 @@ func TestTimeWait(t *testing.T) {
 			}, want{TimeWaitStray, ack, TimeWait},
 		},
 		"data":               {func(c *conn) seg { return seg{flags: ack, seq: irs + 2, ack: c.isn + 2, data: 5} }, want{TimeWaitStray, ack, TimeWait}},
-		"the last ACK again": {func(c *conn) seg { return seg{flags: ack, seq: irs + 2, ack: c.isn + 2} }, want{TimeWaitLimited, 0, TimeWait}},
+		"the last ACK again": {func(c *conn) seg { return seg{flags: ack, seq: irs + 2, ack: c.isn + 2} }, want{TimeWaitQuiet, 0, TimeWait}},
 		"an old ACK":         {func(c *conn) seg { return seg{flags: ack, seq: irs, ack: c.isn + 2} }, want{TimeWaitStray, ack, TimeWait}},
 		"exact RST":          {func(*conn) seg { return seg{flags: rst, seq: irs + 2} }, want{TimeWaitReset, 0, TimeWait}},
 		"any RST":            {func(*conn) seg { return seg{flags: rst, seq: 7} }, want{TimeWaitReset, 0, TimeWait}},

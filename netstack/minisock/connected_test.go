@@ -260,7 +260,7 @@ func TestCreating(t *testing.T) {
 				r.verdict(res, Dropped, HeldFull)
 			}
 		}
-		for _, s := range []seg{{flags: syn, seq: irs}, {flags: rst, seq: irs + 9}} {
+		for _, s := range []seg{{flags: syn, seq: irs}, {flags: rst, seq: irs + 9}, {flags: ack, seq: irs + 64000, ack: c.isn + 1, data: 9}} {
 			if res, _ := r.in(p, s); res.Verdict != Dropped {
 				t.Errorf("%+v", res)
 			}

@@ -113,7 +113,9 @@ func (p *place) creating(g *segment, now time.Duration, out *outcome) Result {
 	if why := p.flaw(g, now); g.flags&rst == 0 && why != None {
 		return p.challenge(why, now, out)
 	}
-	if int(p.held) >= t.o.MaxHeld {
+	// No client sends more than it was promised room for, so that is all that a
+	// flow's packets can make the caller keep.
+	if int(p.held) >= t.o.MaxHeld || before(p.rcvMax+1, g.end()) {
 		return t.dropped(HeldFull)
 	}
 	p.held++

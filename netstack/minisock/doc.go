@@ -83,6 +83,19 @@
 // to no flow: 1000 a second, an eighth of that for a source. All are counted by
 // [Cause], and so is everything else: a packet costs a counter, never a log line.
 //
+// # What the owner must do
+//
+// Show every TCP packet of both directions to the table, and nothing twice. Keep
+// [Options].Local true to what the stack announces, and let the stack offer SACK and
+// timestamps. Call [Table.Tick]. End what it was given: a Dial by Answer, Refuse or
+// Drop, a Create by Ready or Fail (there are timers for the forgotten, and
+// [Sink].Gone). Call [Table.Release] for a connection whose endpoint died without a
+// packet, or its record stays for ever. Let an endpoint go when
+// Result.Gone says so and what it received was read.
+//
+// Of several readers, one may be making a flow's endpoint while another is told to
+// Hold a packet of it. Ready is then false until that packet has come to Resume too.
+//
 // # Memory and locks
 //
 // Records live in slabs of 64 without pointers, so that the garbage collector does

@@ -188,10 +188,15 @@ func (p *place) synAck(now time.Duration, out *outcome) {
 // dialing serves a client whose SYN is not answered yet.
 func (p *place) dialing(g *segment) Result {
 	t := p.t
-	if g.flags&(syn|ack|rst) != syn {
-		// It cannot know our sequence number, and has no reason to send a RST:
-		// whatever this is, another forged it or an earlier flow left it behind.
+	// The client cannot know our sequence number, and has no reason to send a RST:
+	// what is no SYN was forged, or an earlier flow left it behind.
+	switch {
+	case g.flags&rst != 0:
 		return t.dropped(StrayRST)
+	case g.flags&(syn|ack) == syn|ack:
+		return t.dropped(UnknownSYNAck)
+	case g.flags&syn == 0:
+		return t.dropped(HandshakeBadACK)
 	}
 	t.count(SYNDuplicate)
 	if g.seq != p.cliNxt-1 { // the client began anew, and knows nothing of us yet

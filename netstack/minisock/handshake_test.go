@@ -247,9 +247,11 @@ func TestDialFirst(t *testing.T) {
 				again, _ := r.in(p, hello)
 				r.verdict(again, Dropped, SYNDuplicate)
 			}
-			for _, s := range []seg{{flags: rst, seq: irs + 1}, {flags: ack, seq: irs + 1, ack: 1}, {flags: syn | ack, seq: irs}} {
+			for why, s := range map[Cause]seg{
+				StrayRST: {flags: rst, seq: irs + 1}, HandshakeBadACK: {flags: ack, seq: irs + 1, ack: 1}, UnknownSYNAck: {flags: syn | ack, seq: irs},
+			} {
 				res, _ := r.in(p, s)
-				r.verdict(res, Dropped, StrayRST)
+				r.verdict(res, Dropped, why)
 			}
 			r.silent()
 			if !r.t.Answer(res.Handle, r.now) || r.t.Answer(res.Handle, r.now) {

@@ -10,7 +10,7 @@ import "sync/atomic"
 // the directory doubles at once, 8 bytes for 35 records.
 const (
 	bucketSlots = 63 // and a word for the header: 512 bytes, a size class of Go's
-	bucketFull  = 54 // six in seven: then 26 slots are looked at for what is not there, 5 on average
+	bucketFull  = 54 // six in seven: then 25 slots are looked at for what is not there, 6 on average
 	bucketJoin  = 20 // two buckets with this many together are one
 	maxDepth    = 20 // of the directory, of one shard: room for 20 million records
 )

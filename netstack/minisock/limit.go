@@ -58,10 +58,10 @@ type sketch struct {
 	mask uint64
 }
 
-// init makes room for so many counted things that they are 64 in a counter.
+// init makes room for so many counted things that they are 16 in a counter.
 func (s *sketch) init(most int) {
 	n := 64
-	for n < most/64 && n < 1<<16 {
+	for n < most/16 && n < 1<<16 {
 		n *= 2
 	}
 	s.mask = uint64(n - 1)

@@ -96,7 +96,7 @@ func (t *Table) Tick(now time.Duration) {
 	left := tickMost
 	// Each call begins behind where the last one ended, so that no shard waits for
 	// another's flood.
-	n := uint32(len(t.shards)) & 0xffffffff //nolint:gosec // at most 1024
+	n := uint32(len(t.shards)) //nolint:gosec // at most 1024
 	start := t.swept.Load()
 	for i := range n {
 		if left <= 0 {

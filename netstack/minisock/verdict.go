@@ -44,9 +44,10 @@ type Result struct {
 	// Held is valid with Create: the packet has data or a FIN, and is the first
 	// of those to keep.
 	Held bool
-	// Gone says that with this packet the record left the owner: the connection
-	// is over, or the record goes on without an endpoint. Let the endpoint go,
-	// after the packet was delivered or written.
+	// Gone says that with this packet, still to be delivered or written, the
+	// record leaves the endpoint: both FINs are through, or a RST is. Nothing
+	// passes between the endpoint and the client any more. What the endpoint has
+	// received can still be read; then it is to be let go.
 	Gone bool
 	// Queue is the one to write an outbound packet to.
 	Queue uint16
