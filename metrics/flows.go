@@ -10,7 +10,7 @@ func flowMetrics() []metric[stats] {
 			help: "TCP connections by state, seen from the gateway (RFC 9293). dialing: SYN seen and not answered; creating: handshake done, endpoint being made; linger: closed by the client first.",
 			emit: func(s *stats, put put) {
 				for i, n := range s.Flows.States {
-					if st := minisock.State(i); st != minisock.Free { //nolint:gosec // an index of the array
+					if st := minisock.State(i); st != minisock.Free {
 						put(float64(n), st.String())
 					}
 				}
@@ -25,7 +25,7 @@ func flowMetrics() []metric[stats] {
 			help: "What happened to TCP connections outside the stack: handshakes, cookies, challenges, closing, and packets dropped before the stack, by why.",
 			emit: func(s *stats, put put) {
 				for i, n := range s.Flows.Counters {
-					if c := minisock.Cause(i); c != minisock.None { //nolint:gosec // an index of the array
+					if c := minisock.Cause(i); c != minisock.None {
 						put(float64(n), c.String())
 					}
 				}

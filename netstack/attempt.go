@@ -124,14 +124,12 @@ func (s *Stack) serve(a *attempt) bool {
 		h.StartTCP(s.ctx, a)
 		return true
 	}
-	s.handlers.Add(1)
-	go func() {
-		defer s.handlers.Done()
+	s.handlers.Go(func() {
 		// A handler that answers nothing would keep its record until that
 		// expires.
 		defer a.Drop()
 		s.handler.HandleTCP(s.ctx, a)
-	}()
+	})
 	return true
 }
 
@@ -249,10 +247,9 @@ func (s *Stack) Gone(h minisock.Handle, owner uint32, why minisock.Cause) {
 	if a == nil {
 		return
 	}
-	err := error(unix.ECONNRESET)
-	switch why {
-	case minisock.HalfOpenExpired, minisock.DialExpired, minisock.CreateExpired:
-		err = unix.ETIMEDOUT
+	if why == minisock.HalfOpenExpired || why == minisock.DialExpired || why == minisock.CreateExpired {
+		a.fail(unix.ETIMEDOUT)
+		return
 	}
-	a.fail(err)
+	a.fail(unix.ECONNRESET)
 }

@@ -250,7 +250,7 @@ func (s *Stack) calibrate() tcpip.Error {
 				local.MSS4 = o.MSS
 			}
 			local.Window = header.TCP(t).WindowSize()
-			local.WindowScale = uint8(max(0, o.WindowScale)) //nolint:gosec // at most 14
+			local.WindowScale = uint8(max(0, o.WindowScale))
 		})
 		err := s.throwAway(id)
 		s.link.Look(nil)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ type reactor struct {
 	sock     sockPayload
 	flows    reactorFlow // head of the ring of all flows
 	stopping bool
+
+	watched atomic.Pointer[context.Context] // the stack's, whose end is heard of
+	ended   loop.Task                       // of endDials
 }
 
 // NewOnLoop is New with everything served on l, which must run until Handler.Run has
@@ -40,6 +44,7 @@ func NewOnLoop(o Options, l *loop.Loop, trace func(Record)) (Handler, error) {
 	d.udp.loop, d.udp.shared = l, true
 	re := &reactor{direct: d, loop: l}
 	re.flows.prev, re.flows.next = &re.flows, &re.flows
+	re.ended.Init(loop.RunnerFunc(re.endDials))
 	return re, nil
 }
 
@@ -54,8 +59,30 @@ func (re *reactor) StartTCP(ctx context.Context, req flow.LaterRequest) {
 	f.task.Init(f)
 	f.source.Init(f)
 	f.timer.Init(f)
+	re.watch(ctx)
 	if !re.loop.Post(&f.task) {
 		req.Refuse()
+	}
+}
+
+// watch lets the end of ctx, which is the same for all flows of a stack, end the
+// dials under way.
+func (re *reactor) watch(ctx context.Context) {
+	if known := re.watched.Load(); known != nil && *known == ctx {
+		return
+	}
+	re.watched.Store(&ctx)
+	context.AfterFunc(ctx, func() { re.loop.Post(&re.ended) })
+}
+
+// endDials gives up the dials for stacks that have ended.
+func (re *reactor) endDials() {
+	for f := re.flows.next; f != &re.flows; {
+		next := f.next
+		if f.state == flowDialling && f.ctx.Err() != nil {
+			f.endDial(context.Canceled)
+		}
+		f = next
 	}
 }
 
@@ -107,7 +134,7 @@ func (f *reactorFlow) dial() {
 	to, err := d.admit(f.rec.ID)
 	f.rec.Upstream = to
 	switch {
-	case f.re.stopping:
+	case f.re.stopping, f.ctx.Err() != nil:
 		f.dialled(context.Canceled)
 		return
 	case err != nil:

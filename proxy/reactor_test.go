@@ -109,8 +109,8 @@ func pass(t *testing.T, from io.Writer, to io.Reader) {
 	}
 }
 
-// TestReactorEnds: flows that are open when the handler stops are reset, and so is
-// one that comes after.
+// TestReactorEnds: flows that are open when the handler stops are reset, and one that
+// comes after is refused.
 func TestReactorEnds(t *testing.T) {
 	forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) {
 		r := newRig(t, onLoop, id, Options{})
@@ -131,7 +131,12 @@ func TestReactorEnds(t *testing.T) {
 		for _, j := range open {
 			check(j)
 		}
-		check(r.join())
+		late := newRequest(t, r.id, nil)
+		r.handle(late)
+		if a := await(t, "an answer to the SYN", late.answered); a != "refuse" {
+			t.Errorf("one that came after got %s, want refuse", a)
+		}
+		<-r.records
 	})
 }
 

@@ -89,7 +89,7 @@ func (g *Gateway) serveOnce(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 2)
-	go func() { ended <- g.stack.Run() }()
+	go func() { ended <- g.stack.Run() }() //nolint:contextcheck // the stack has its own, which Close ends
 	w, ok := g.device().(watcher)
 	if !ok {
 		return <-ended
