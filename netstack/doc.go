@@ -9,12 +9,32 @@
 // every packet (2.6 us a packet with one, 364 us with 10,000). IPv6 has no such
 // match in gVisor, but its promiscuous mode looks an address up in a map, so it is
 // used there. The link endpoint (package link) filters martians, verifies
-// checksums, and carries superframes whole.
+// checksums, carries superframes whole, and shows every TCP packet, both ways, to
+// the table of flows (package minisock).
 //
-// TCP: gVisor's Forwarder turns a SYN into a request and a goroutine; the handler
-// dials and then answers. Attempts are bounded (Options.MaxHalfOpen), and so are
-// connections. A connection is a conn: gVisor's endpoint, a waiter entry, and
-// nothing that grows while it is idle.
+// TCP before there is an endpoint (attempt.go, open.go). A SYN becomes a record of
+// 128 bytes and, if the upstream is dialled first, an attempt, which the handler is
+// told of:
+//
+//	SYN              Dial     the handler dials, and answers the attempt:
+//	                          AcceptLater, Refuse or Drop
+//	ACK or data      Create   bind to the destination, connect to the client; the
+//	                          record swallows the stack's SYN and answers it
+//	ACK or data      Hold     kept with the attempt until the endpoint has its SYN-ACK
+//	the endpoint is connected: opened gives the connection to the handler
+//
+// With Options.Dial after, and for a client that came in by a cookie, the attempt
+// begins with Create, and the handler is told when the endpoint is connected. An
+// attempt is found by a slot number that its record holds, and forgotten when the
+// handler has its connection or has said no.
+//
+// A connection is a conn: gVisor's endpoint, a waiter entry, the record's handle,
+// and nothing that grows while it is idle. Its record translates its headers.
+//
+// TCP after its handler has closed (tcp.go). gVisor sends what is left. Once a
+// second closed endpoints are looked at: one that ended without a packet releases
+// its record; one that only waits for its client is aborted, and the record, which
+// costs less, goes on alone. gVisor's own TIME_WAIT is a millisecond.
 //
 // UDP: datagrams are taken from the transport layer's default handler and written
 // with a route per datagram. There is no endpoint and no state here.
@@ -25,11 +45,21 @@
 // # Locks
 //
 // gVisor calls NotifyEvent with an endpoint's lock held; conn.NotifyEvent loads
-// one pointer and calls flow.Notifier.Notify, which must not call back. Stack.mu
-// guards only whether the stack is closed and the count of running handlers.
+// two pointers and posts a task, or calls flow.Notifier.Notify, which must not call
+// back. Packets leave with that lock held, too: what the link does then takes the
+// table's locks, which are never held while something is called.
+//
+// Stack.mu guards only whether the stack is closed. It is held while a handler is
+// told of an attempt, so that Close finds all attempts there will ever be. The locks
+// of an attempt, of the slots and of the list of closed endpoints are held for a few
+// assignments, and nothing is called meanwhile.
 //
 // # Goroutines
 //
-// Run: one per device queue. gVisor: one per processor, ended by Close. One per
-// connection attempt for as long as its handler runs. Close returns after all.
+// Run: one per device queue, one each for the table's timers and the closed
+// endpoints, one for the Ethernet of a TAP. gVisor: one per processor, ended by
+// Close, and short ones for timers. An attempt has none if the handler is a
+// flow.Starter; else one for as long as HandleTCP runs, which Close waits for. An
+// endpoint whose tuple is still taken is tried again from a timer, for 127 ms in
+// all; without a loop, news of an endpoint being connected is a short goroutine.
 package netstack

@@ -3,17 +3,19 @@
 //
 // # Theory of operation
 //
-// TCP. A request is dialled before its SYN is answered, so a client sees a refused
-// port as refused and a dead host as silence. Then a relay moves bytes without a
+// TCP. A request is dialled and then answered. Where it comes before the client's
+// SYN is answered, which is the stack's to say, a client sees a refused port as
+// refused and a dead host as silence. Then a relay moves bytes without a
 // buffer of its own: up, the stack passes the slices it received to send(2), short
 // ones gathered; down, the stack reads the socket straight into its own memory.
 // What the other side does not take waits where it is, save for the last read.
 //
 // There are two relays with the same rules. The reactor (reactor_*.go, the default)
-// serves all connections on one event loop: an open connection is a struct that
-// the loop calls when the stack or the socket has news, and a timer in its wheel.
-// The simple one (relay_*.go) has two goroutines a connection, one a direction,
-// which sleep in the runtime's poller or on a channel.
+// serves all connections on one event loop, from the request on: a connection is a
+// struct that the loop calls when its socket is connected, when the client's
+// handshake is done, and when the stack or the socket has news; and a timer in its
+// wheel. The simple one (relay_*.go) has a goroutine a request, and two a
+// connection, one a direction, which sleep in the runtime's poller or on a channel.
 //
 //	client FIN   -> shutdown(SHUT_WR) upstream, the other direction goes on
 //	upstream FIN -> FIN to the client, the other direction goes on
@@ -54,8 +56,9 @@
 //
 // # Goroutines
 //
-// One per connection attempt until the loop has the connection; with the simple
-// relay until it ends, and one more unless the handler is echo. Run's, and with the simple
-// relay one for all UDP sessions. The stack waits for those of TCP, Run for the
-// others.
+// With the reactor, Run's alone: its handlers are flow.Starters. With the simple
+// relay one per request, until its connection ends, one more per connection unless
+// the handler is echo, and one for all UDP sessions. The stack waits for those of
+// TCP, Run for the others. A handler's TCP outlives the stack's request only on the
+// loop, which must run until Run has returned.
 package proxy

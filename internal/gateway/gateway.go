@@ -11,7 +11,16 @@
 //  2. connections that are open have Config.ShutdownTimeout to finish, their
 //     clients to acknowledge the last byte;
 //  3. what is left is reset, UDP sessions end, while the device still carries it;
-//  4. the device is deleted, the admin server closed.
+//  4. the device is deleted, unless it was somebody else's, the admin server closed,
+//     the loop ended.
+//
+// # The device
+//
+// One part runs stack and watcher over the device, and ends when one of them does.
+// A device that was deleted ends the gateway, or, with tundev.Recreate, is made again
+// by the name it had, every 500 ms until that works: the stack serves another device
+// from then on, its connections and counters surviving, and the gateway is not ready
+// meanwhile. What came as a descriptor cannot be made again.
 //
 // # Goroutines
 //

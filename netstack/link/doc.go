@@ -1,32 +1,51 @@
-// Package link is the gVisor link endpoint over a TUN device with vnet_hdr.
+// Package link is the gVisor link endpoint over a TUN or TAP device whose frames
+// begin with a virtio_net_hdr.
 //
 // # Theory of operation
 //
-// Inbound, in packet order (rx.go, guard.go):
+// Inbound, in packet order (rx.go, ethernet.go, guard.go, toobig.go, flows.go):
 //
 //  1. read one frame: its virtio_net_hdr, its headers and its payload land in
 //     three places with one readv;
-//  2. parse: bounds of IP and transport headers (offload.Parse), virtio_net_hdr
+//  2. on a TAP: package lan serves ARP, neighbor discovery and DHCP, and lets data
+//     pass that comes from the station which has its source address. From here on
+//     the Ethernet header is behind, and csum_start 14 bytes less;
+//  3. parse: bounds of IP and transport headers (offload.Parse), virtio_net_hdr
 //     against them (never trusting hdr_len);
-//  3. guard: no martian source or destination, no land packet;
-//  4. checksum policy: a partial checksum (NEEDS_CSUM) was never on a wire and
+//  4. guard: no martian source or destination, no land packet, no fragment of TCP;
+//     what is larger than the MTU and may not be fragmented is answered with ICMP;
+//  5. checksum policy: a partial checksum (NEEDS_CSUM) was never on a wire and
 //     DATA_VALID was verified by the kernel; anything else is verified here,
 //     because gVisor's switch for verified checksums is all or nothing per NIC;
-//  5. build views: a small frame is copied to a right-sized view, a superframe
+//  6. build views: a small frame is copied to a right-sized view, a superframe
 //     keeps the memory it was read into, its headers in a view of their own,
 //     since gVisor's PullUp copies a whole shared chunk;
-//  6. deliver, whole: a superframe is one packet to the stack.
+//  7. show TCP, and ICMP errors about it, to the table of flows (package minisock),
+//     which serves it, keeps it, or translates its header in place;
+//  8. deliver, whole: a TCP superframe is one packet to the stack. UDP superframes,
+//     which it has not, are split before (offload.Segmenter).
 //
 // A device without TSO delivers segments one by one. A batch of them is merged
-// into superframes after step 4 (rx_merge.go, offload.Coalescer), each frame's
+// into superframes after step 5 (rx_merge.go, offload.Coalescer), each frame's
 // payload staying where it was read.
 //
-// Outbound (tx.go): gVisor hands over packets of up to 64 KiB with GSOOptions.
-// They get a virtio_net_hdr and leave with one writev; where the device has no
-// TSO or no checksum offload the work is done here instead (offload.Segmenter,
-// offload.Complete). SYN-ACK and RST carry no GSOOptions, and an endpoint with
-// CapabilityLoopback gets no transport checksums from the stack, so the partial
-// sum is written here for them.
+// Outbound (tx.go): gVisor hands over packets of up to 64 KiB with GSOOptions. TCP
+// is shown to the table of flows, which translates it or keeps it in. The rest is
+// told its queue, its Ethernet header on a TAP, its virtio_net_hdr, and leaves with
+// one writev; where the device has no TSO or no checksum offload the work is done
+// here instead (offload.Segmenter, offload.Complete). A superframe that the kernel
+// refuses (EINVAL) is segmented and sent again; after three none is tried. RST and
+// the like carry no GSOOptions, and an endpoint with CapabilityLoopback gets no
+// transport checksums from the stack, so the partial sum is written here for them.
+//
+// Queues (steer.go): the kernel delivers a flow to the queue that it was last
+// written to, so a flow must leave by the queue it came in by, or its frames would
+// overtake each other. TCP's record knows its queue; for others a table of 65,536
+// slots by a seeded hash does, with no lock.
+//
+// A full device (backlog.go): what it does not take (EAGAIN, ENOBUFS) waits in
+// order, 256 frames or 4 MiB a queue, and later frames behind it. Past that frames
+// are dropped and counted.
 //
 // CapabilityLoopback is what lets one IPv4 address with prefix length 0 stand for
 // every destination at a cost that does not grow with their number. It also turns
@@ -34,8 +53,14 @@
 //
 // # Ownership and goroutines
 //
-// A frame's memory is the link's until delivery and the stack's after. A queue
-// with a descriptor is a source of the loop; one without is read by a goroutine of
-// Run. WritePackets runs on the stack's goroutines, with the connection's lock
-// held, and never blocks.
+// A frame's memory is the link's until delivery and the stack's after; a packet
+// given to an [Owner] is the Owner's. A queue with a descriptor is a source of the
+// loop, and its goroutine only waits for its end; one without is read by that
+// goroutine. One more calls the table's timers, one those of a TAP's lan, and one a
+// queue writes what waits for a full device, as long as something does. All are
+// Run's, and have ended when it returns.
+//
+// WritePackets runs on the stack's goroutines, with the connection's lock held, and
+// never blocks. With that lock held it takes those of the table, of lan and of the
+// backlog; none of them is held while the stack is called.
 package link
