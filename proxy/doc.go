@@ -59,6 +59,5 @@
 // With the reactor, Run's alone: its handlers are flow.Starters. With the simple
 // relay one per request, until its connection ends, one more per connection unless
 // the handler is echo, and one for all UDP sessions. The stack waits for those of
-// TCP, Run for the others. A handler's TCP outlives the stack's request only on the
-// loop, which must run until Run has returned.
+// TCP, Run for the others.
 package proxy

@@ -20,7 +20,8 @@
 // A device that was deleted ends the gateway, or, with tundev.Recreate, is made again
 // by the name it had, every 500 ms until that works: the stack serves another device
 // from then on, its connections and counters surviving, and the gateway is not ready
-// meanwhile. What came as a descriptor cannot be made again.
+// meanwhile. One that came by a socket is waited for again; inherited descriptors
+// cannot be had twice.
 //
 // # Goroutines
 //

@@ -17,11 +17,11 @@
 //  5. checksum policy: a partial checksum (NEEDS_CSUM) was never on a wire and
 //     DATA_VALID was verified by the kernel; anything else is verified here,
 //     because gVisor's switch for verified checksums is all or nothing per NIC;
-//  6. build views: a small frame is copied to a right-sized view, a superframe
+//  6. show TCP, and ICMP errors about it, to the table of flows (package minisock),
+//     which serves it, keeps it, or translates its header in place;
+//  7. build views: a small frame is copied to a right-sized view, a superframe
 //     keeps the memory it was read into, its headers in a view of their own,
 //     since gVisor's PullUp copies a whole shared chunk;
-//  7. show TCP, and ICMP errors about it, to the table of flows (package minisock),
-//     which serves it, keeps it, or translates its header in place;
 //  8. deliver, whole: a TCP superframe is one packet to the stack. UDP superframes,
 //     which it has not, are split before (offload.Segmenter).
 //
