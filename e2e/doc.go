@@ -10,6 +10,9 @@
 //	udp_test.go        datagrams of every size, closed ports, DNS, ping, fragments
 //	policy_test.go     destinations that are denied, the admin server out of reach
 //	echo_test.go       every address and port answered by the program itself
+//	matrix_test.go     every kind of device: queues, offloads on and off
+//	order_test.go      datagrams in order over several queues under load
+//	given_test.go      devices that are inherited, or sent over a unix socket
 //	lifecycle_test.go  device lost, link down, SIGTERM and SIGKILL under load
 //	startup_test.go    configs with faults, a name taken, no permission
 //	guest_test.go      guests of a TAP, two of them virtual machines (machine_test.go)
@@ -20,5 +23,6 @@
 // process is left.
 //
 // They need root and fail with one sentence without it. TUNGATE_E2E_RACE=1 builds
-// the gateway with the race detector.
+// the gateway with the race detector; TUNGATE_E2E_DEVICE='tap queues=2 no-tso4' runs
+// every test over such a device (device_test.go).
 package e2e

@@ -47,8 +47,10 @@ func (id ID) String() string {
 }
 
 // Request is a TCP connection attempt: the client's SYN was seen and not yet
-// answered. Exactly one of Accept, Refuse and Drop must be called, once; until
-// then the attempt holds one slot of the stack's limit of half-open connections.
+// answered, or, if the stack was told to dial after it, the client has finished its
+// handshake. Exactly one of Accept, Refuse and Drop must be called, once; until then
+// an attempt whose SYN is not answered holds one slot of the stack's limit of
+// half-open connections.
 type Request interface {
 	ID() ID
 
@@ -58,10 +60,11 @@ type Request interface {
 	// (ETIMEDOUT, ECONNRESET, ENOBUFS) or is net.ErrClosed when the stack ends.
 	Accept() (Conn, error)
 
-	// Refuse answers the SYN with a RST, as a host without a listener does.
+	// Refuse answers with a RST, as a host without a listener does.
 	Refuse()
 
-	// Drop answers nothing; the client will try again.
+	// Drop answers nothing; the client will try again. One that has finished its
+	// handshake gets a RST.
 	Drop()
 }
 

@@ -226,9 +226,8 @@ func (s *Stack) Close() error {
 	return nil
 }
 
-// endHandlers aborts connections until no handler runs. A handler that had dialled
-// may begin a handshake after the first round, and with the stack's processors
-// gone that would fail only after 127 s.
+// endHandlers aborts attempts and connections until no handler runs. A handler that
+// had dialled may begin a handshake after the first round, which nobody would end.
 func (s *Stack) endHandlers() {
 	done := make(chan struct{})
 	go func() {

@@ -14,10 +14,10 @@ type Stats struct {
 	HalfOpen        int    // gauge: attempts being dialled or in handshake
 	Established     int    // gauge: connections handed to a handler, not yet closed
 	Accepted        uint64 // handshakes completed
-	Refused         uint64 // SYNs answered with RST by the handler's wish
-	Dropped         uint64 // SYNs left unanswered by the handler's wish
-	HandshakeFailed uint64 // handshakes the client did not finish
-	HalfOpenLimit   uint64 // SYNs dropped at Options.MaxHalfOpen
+	Refused         uint64 // attempts answered with RST by the handler's wish
+	Dropped         uint64 // attempts left unanswered by the handler's wish
+	HandshakeFailed uint64 // attempts that came to nothing, mostly by the client
+	HalfOpenLimit   uint64 // SYNs past Options.MaxHalfOpen or a share of it; see Options.Overflow
 	ConnectionLimit uint64 // SYNs reset at Options.MaxConnections
 
 	// UDP.
