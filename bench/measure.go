@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -26,8 +27,8 @@ const (
 // grace is what a measurement may take beyond its length.
 const grace = 12 * time.Second
 
-// measure runs every test once against a fresh instance of s.
-func (b *bench) measure(s *subject) (err error) {
+// measure runs tests once against a fresh instance of s.
+func (b *bench) measure(s *subject, tests []test) (err error) {
 	lab, err := testutil.NewLab()
 	if err != nil {
 		return err
@@ -46,11 +47,11 @@ func (b *bench) measure(s *subject) (err error) {
 	if err := inst.awaitTraffic(); err != nil {
 		return err
 	}
-	for _, t := range b.testList() {
+	for _, t := range tests {
 		if b.interrupted.Load() {
 			return nil
 		}
-		if terr := b.profiled(inst, t, func() error { return t.run(b, s.name, inst) }); terr != nil {
+		if terr := b.profiled(s, inst, t, func() error { return t.run(b, s.name, inst) }); terr != nil {
 			b.logf("  %s %s: %v", s.name, t.name, terr)
 		}
 		if inst.proc != nil && !inst.proc.Alive() {
@@ -68,9 +69,12 @@ type test struct {
 	run   func(b *bench, name string, inst *instance) error
 }
 
-// testList is what was asked for, in the order that disturbs least: memory first,
-// on a process that has done nothing else.
-func (b *bench) testList() []test {
+// gatewayTests are the names of the first table's tests.
+func gatewayTests() []string { return []string{"idle", "rr", "rr64", "crr", "rrload", "bulk"} }
+
+// testList is those of names, in the order that disturbs least: memory first, on a
+// process that has done nothing else.
+func (b *bench) testList(names []string) []test {
 	list := []test{
 		{"idle", false, (*bench).idleTest},
 		{"rr", true, roundTrips("rr", 1)},
@@ -78,8 +82,8 @@ func (b *bench) testList() []test {
 		{"crr", true, (*bench).connects},
 		{"rrload", true, (*bench).roundTripsUnderLoad},
 	}
-	list = slices.DeleteFunc(list, func(t test) bool { return !slices.Contains(b.tests, t.name) })
-	if slices.Contains(b.tests, "bulk") {
+	list = slices.DeleteFunc(list, func(t test) bool { return !slices.Contains(names, t.name) })
+	if slices.Contains(names, "bulk") {
 		for _, n := range b.streams {
 			list = append(list,
 				test{"up " + n, true, bulk("up "+n, n, false)},
@@ -116,13 +120,17 @@ func (i *instance) awaitTraffic() error {
 }
 
 // profiled runs f, taking a CPU profile of ours beside it where asked.
-func (b *bench) profiled(inst *instance, t test, f func() error) error {
+func (b *bench) profiled(s *subject, inst *instance, t test, f func() error) error {
 	if b.cpuProfile == "" || inst.gateway == nil || !t.timed {
 		return f()
 	}
+	name := t.name
+	if s.name != ours {
+		name = s.name + "-" + name
+	}
 	done := make(chan error, 1)
 	go func() {
-		done <- inst.profile("profile?seconds="+strconv.Itoa(b.seconds), b.cpuProfile, strings.ReplaceAll(t.name, " ", ""))
+		done <- inst.profile("profile?seconds="+strconv.Itoa(b.seconds), b.cpuProfile, strings.ReplaceAll(name, " ", ""))
 	}()
 	err := f()
 	return errors.Join(err, <-done)
@@ -145,11 +153,16 @@ func (b *bench) role(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// load runs this program as a client and reads its result.
+// load runs this program as a client of the lab's server and reads its result.
 func (b *bench) load(inst *instance, name string, args ...string) (roleResult, error) {
+	return b.loadOn(inst.client, name, testutil.ServerV4, args...)
+}
+
+// loadOn runs this program as a client in ns and reads its result.
+func (b *bench) loadOn(ns *testutil.Namespace, name string, addr netip.Addr, args ...string) (roleResult, error) {
 	var res roleResult
-	args = append(args, "-addr", testutil.ServerV4.String(), "-for", strconv.Itoa(b.seconds)+"s")
-	stdout, stderr, err := inst.client.Run(time.Duration(b.seconds)*time.Second+grace, b.role(name, args...))
+	args = append(args, "-addr", addr.String(), "-for", strconv.Itoa(b.seconds)+"s")
+	stdout, stderr, err := ns.Run(time.Duration(b.seconds)*time.Second+grace, b.role(name, args...))
 	if err != nil {
 		return res, fmt.Errorf("%w %s", err, strings.TrimSpace(stderr))
 	}

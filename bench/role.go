@@ -19,15 +19,21 @@ import (
 
 // roleOptions are the flags of a role.
 type roleOptions struct {
-	addr  string
-	conns int
-	span  time.Duration
+	addr    string
+	conns   int
+	span    time.Duration
+	as      string
+	load    string
+	profile string
 }
 
 func (r *roleOptions) register(fs *flag.FlagSet) {
 	fs.StringVar(&r.addr, "addr", "", "role: address of the server")
 	fs.IntVar(&r.conns, "conns", 1, "role: connections at once")
 	fs.DurationVar(&r.span, "for", 3*time.Second, "role: how long")
+	fs.StringVar(&r.as, "as", "", "role: which reader or stack to be")
+	fs.StringVar(&r.load, "load", "", "role: what to send or to read")
+	fs.StringVar(&r.profile, "profile", "", "role: file for a CPU profile")
 }
 
 // roleResult is what a client prints.
@@ -36,38 +42,54 @@ type roleResult struct {
 	Failed int
 	P50us  float64
 	P99us  float64
+	Bits   float64 // per second
+	Bytes  float64 // since the start
+	CPUns  float64 // processor time, per frame
 }
 
-// run is the program inside a namespace. Every thread makes raw blocking system
-// calls, so each needs a P of its own, and nothing may stop the world.
+// run is the program inside a namespace.
 func (r *roleOptions) run(role string) error {
+	if role == "sink" {
+		return runSink(r.as, r.profile)
+	}
+	// Every thread makes raw blocking system calls, so each needs a P of its
+	// own, and nothing may stop the world.
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(r.conns + 4)
-	addr, err := netip.ParseAddr(r.addr)
-	if err != nil {
-		return err
-	}
-	var res roleResult
-	switch role {
-	case "server":
-		return serve(addr)
-	case "rr":
-		if r.conns == 1 {
-			res, err = pingPong(addr, r.span)
-		} else {
-			res, err = manyPingPong(addr, r.conns, r.span)
-		}
-	case "crr":
-		res, err = connectLoop(addr, r.conns, r.span)
-	case "idle":
-		return holdIdle(addr, r.conns)
-	default:
-		return fmt.Errorf("no role %q", role)
-	}
+	res, err := r.measure(role)
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(res)
+}
+
+// measure is a role that prints what it measured, if it ends.
+func (r *roleOptions) measure(role string) (res roleResult, err error) {
+	if role == "drain" {
+		return drain(r.as, r.load, r.span)
+	}
+	addr, err := netip.ParseAddr(r.addr)
+	if err != nil {
+		return res, err
+	}
+	switch role {
+	case "server":
+		return res, serve(addr)
+	case "rr":
+		if r.conns == 1 {
+			return pingPong(addr, r.span)
+		}
+		return manyPingPong(addr, r.conns, r.span)
+	case "crr":
+		return connectLoop(addr, r.conns, r.span)
+	case "idle":
+		return res, holdIdle(addr, r.conns)
+	case "blast":
+		return res, blast(addr, r.load, r.span)
+	case "push", "pull":
+		return runStreams(addr, r.conns, role == "push", r.span)
+	}
+	return res, fmt.Errorf("no role %q", role)
 }
 
 // replyTimeout is when a missing reply counts as a stall.

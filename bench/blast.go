@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// datagram is the payload of a UDP datagram that fills 1500 bytes.
+	datagram = 1500 - 20 - 8
+	// segments is how many of them fit into the 65,535 bytes of an IP packet,
+	// which is what one send with UDP_SEGMENT may become.
+	segments = (65535 - 20 - 8) / datagram
+	// discardPort is where nobody listens (RFC 863); nobody answers, either.
+	discardPort = 9
+	// blastMessages is how many messages go with one system call.
+	blastMessages = 64
+	// blastBuffer is the socket's send buffer, in bytes.
+	blastBuffer = 8 << 20
+)
+
+// mmsghdr is struct mmsghdr of sendmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	len uint32
+}
+
+// blast sends UDP towards addr as fast as the kernel takes it, for span.
+func blast(addr netip.Addr, load string, span time.Duration) error {
+	runtime.LockOSThread()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, blastBuffer),
+		unix.Connect(fd, &unix.SockaddrInet4{Addr: addr.As4(), Port: discardPort}))
+	size, messages := datagram, blastMessages
+	if load == loadSuperframes {
+		size, messages = datagram*segments, blastMessages/segments+1
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, datagram))
+	}
+	if err != nil {
+		return err
+	}
+	iov := unix.Iovec{Base: &make([]byte, size)[0]}
+	iov.SetLen(size)
+	msgs := make([]mmsghdr, messages)
+	for i := range msgs {
+		msgs[i].hdr.Iov = &iov
+		msgs[i].hdr.SetIovlen(1)
+	}
+	for start := time.Now(); time.Since(start) < span; {
+		_, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(messages), 0, 0, 0)
+		// ENOBUFS says that the device dropped a frame, as it must.
+		if e != 0 && e != unix.ENOBUFS && e != unix.EAGAIN && e != unix.EINTR {
+			return fmt.Errorf("sendmmsg: %w", e)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tungate/tungate/internal/testutil"
+)
+
+// The subjects of the second table.
+const (
+	tundevLoop  = "tundev loop"
+	rawRead     = "read(2)"
+	sinkOurs    = "sink"
+	sinkNoVnet  = "sink without vnet_hdr"
+	sinkBare    = "gVisor's fdbased"
+	oneQueue    = "1 queue"
+	twoQueues   = "2 queues"
+	sinkTimeout = 5 * time.Second // for a role to say that it is ready, or to end
+)
+
+// deviceTest is a measurement of the second table, which makes its own subjects.
+type deviceTest struct {
+	name string
+	run  func(b *bench, round int) error
+}
+
+func deviceTests() []deviceTest {
+	return []deviceTest{
+		{"device", (*bench).readTest},
+		{"sink", func(b *bench, _ int) error { return b.sinkTest(sinkOurs, stackOurs) }},
+		{"queues", (*bench).queuesTest},
+		{"novnet", (*bench).noVnetTest},
+	}
+}
+
+// measureDevice runs every test of the second table that was asked for, once.
+func (b *bench) measureDevice(round int) {
+	for _, t := range deviceTests() {
+		if b.interrupted.Load() || !slices.Contains(b.tests, t.name) {
+			continue
+		}
+		b.logf("round %d of %d: %s", round, b.rounds, t.name)
+		if err := t.run(b, round); err != nil {
+			b.logf("  %s: %v", t.name, err)
+		}
+	}
+}
+
+// alternately calls f for both subjects, the second first in every other round, so
+// that neither always has what the other left behind.
+func alternately(round int, first, second string, f func(subject string) error) error {
+	order := []string{first, second}
+	if round%2 == 0 {
+		slices.Reverse(order)
+	}
+	return errors.Join(f(order[0]), f(order[1]))
+}
+
+// readTest measures the bare device: both readers under the same loads.
+func (b *bench) readTest(round int) error {
+	readers := map[string]string{tundevLoop: onLoop, rawRead: rawly}
+	var errs []error
+	for _, load := range []string{loadFrames, loadSuperframes} {
+		errs = append(errs, alternately(round, tundevLoop, rawRead, func(subject string) error {
+			res, err := b.drainOnce(readers[subject], load)
+			if err != nil {
+				return fmt.Errorf("%s of %s: %w", subject, load, err)
+			}
+			if load == loadFrames {
+				b.add(subject, "frames k/s", res.Rate/1e3)
+			} else {
+				b.add(subject, "superframes Gbit/s", res.Bits/1e9)
+			}
+			b.add(subject, load+" CPU ns", res.CPUns)
+			return nil
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// drainOnce lets a reader read under a load.
+func (b *bench) drainOnce(reader, load string) (res roleResult, err error) {
+	ns, err := newClient()
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, ns.Close()) }()
+	span := strconv.Itoa(b.seconds) + "s"
+	p, err := ns.Start(b.role("drain", "-as", reader, "-load", load, "-for", span))
+	if err != nil {
+		return res, err
+	}
+	defer p.Kill()
+	if err := awaitReady(p); err != nil {
+		return res, err
+	}
+	// It is killed when the reader is done.
+	bound := time.Duration(b.seconds)*time.Second + grace
+	blaster, err := ns.Start(b.role("blast", "-load", load, "-addr", beyond().String(), "-for", bound.String()))
+	if err != nil {
+		return res, err
+	}
+	defer blaster.Kill()
+	if err := p.Wait(bound); err != nil {
+		return res, fmt.Errorf("%w %s%s", err, p.Stderr, blaster.Stderr)
+	}
+	lines := strings.Split(strings.TrimSpace(p.Stdout.String()), "\n")
+	return res, json.Unmarshal([]byte(lines[len(lines)-1]), &res)
+}
+
+// sinkTest measures a stack between the device and a handler that has no upstream.
+func (b *bench) sinkTest(subject, behind string) (err error) {
+	ns, err := newClient()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ns.Close()) }()
+	args := []string{"-role", "sink", "-as", behind}
+	if b.cpuProfile != "" {
+		args = append(args, "-profile", b.cpuProfile+"-sink-"+behind+".pprof")
+	}
+	cmd := exec.Command(b.self, args...)
+	stdin, err := cmd.StdinPipe() // its end ends the sink
+	if err != nil {
+		return err
+	}
+	p, err := ns.Start(cmd)
+	if err != nil {
+		return err
+	}
+	defer p.Kill()
+	if err := awaitReady(p); err != nil {
+		return err
+	}
+	for _, n := range b.streams {
+		for _, way := range []struct{ name, role string }{{"up ", "push"}, {"down ", "pull"}} {
+			if err := b.streamOnce(ns, p, subject, way.name+n, way.role, n); err != nil {
+				return fmt.Errorf("%s %s%s: %w", subject, way.name, n, err)
+			}
+		}
+	}
+	_ = stdin.Close()
+	if err := p.Wait(sinkTimeout); err != nil {
+		return fmt.Errorf("%w: %s", err, p.Stderr)
+	}
+	return nil
+}
+
+// streamOnce lets clients write to a sink or read from it.
+func (b *bench) streamOnce(ns *testutil.Namespace, p *testutil.Process, subject, name, role, n string) error {
+	before, err := testutil.CPU(p.PID)
+	if err != nil {
+		return err
+	}
+	res, err := b.loadOn(ns, role, beyond(), "-conns", n)
+	if err != nil {
+		return fmt.Errorf("%w %s", err, p.Stderr)
+	}
+	after, err := testutil.CPU(p.PID)
+	if err != nil {
+		return err
+	}
+	b.add(subject, name+" Gbit/s", res.Bits/1e9)
+	b.add(subject, name+" s/GB", (after-before).Seconds()/(res.Bytes/1e9))
+	return nil
+}
+
+// noVnetTest measures a device without virtio_net_hdr below our stack and below
+// gVisor's alone.
+func (b *bench) noVnetTest(round int) error {
+	stacks := map[string]string{sinkNoVnet: stackNoVnet, sinkBare: stackBare}
+	return alternately(round, sinkNoVnet, sinkBare, func(subject string) error {
+		return b.sinkTest(subject, stacks[subject])
+	})
+}
+
+// queueTests are the tests of the first table that compare numbers of queues.
+var queueTests = []string{"rr", "crr", "bulk"}
+
+// queuesTest measures the gateway with one queue and with two.
+func (b *bench) queuesTest(round int) error {
+	queues := map[string]int{oneQueue: 1, twoQueues: 2}
+	return alternately(round, twoQueues, oneQueue, func(name string) error {
+		config, err := testutil.EditConfig(b.config, b.dir, map[string]any{"device.queues": queues[name]})
+		if err != nil {
+			return err
+		}
+		start := func(b *bench, lab *testutil.Lab) (*instance, error) { return startGateway(b, lab, config) }
+		return b.measure(&subject{name: name, start: start}, b.testList(queueTests))
+	})
+}
+
+// newClient makes a namespace for clients without a server's.
+func newClient() (*testutil.Namespace, error) {
+	ns, err := testutil.NewNamespace("client")
+	if err != nil {
+		return nil, err
+	}
+	if err := testutil.Tune(ns); err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	return ns, nil
+}
+
+// beyond is an address beyond the device of openTUN.
+func beyond() netip.Addr { return testutil.TunV4.Next() }
+
+// awaitReady waits until a role has made its device.
+func awaitReady(p *testutil.Process) error {
+	return testutil.Poll(sinkTimeout, func() error {
+		if !p.Alive() || !strings.Contains(p.Stdout.String(), "ready") {
+			return fmt.Errorf("not ready: %s", p.Stderr)
+		}
+		return nil
+	})
+}
