@@ -70,6 +70,9 @@ func (b *bench) readTest(round int) error {
 	var errs []error
 	for _, load := range []string{loadFrames, loadSuperframes} {
 		errs = append(errs, alternately(round, tundevLoop, rawRead, func(subject string) error {
+			if b.interrupted.Load() {
+				return nil
+			}
 			res, err := b.drainOnce(readers[subject], load)
 			if err != nil {
 				return fmt.Errorf("%s of %s: %w", subject, load, err)
@@ -116,46 +119,35 @@ func (b *bench) drainOnce(reader, load string) (res roleResult, err error) {
 	return res, json.Unmarshal([]byte(lines[len(lines)-1]), &res)
 }
 
-// sinkTest measures a stack between the device and a handler that has no upstream.
-func (b *bench) sinkTest(subject, behind string) (err error) {
+// sinkTest measures a stack between the device and a handler that has no upstream,
+// a fresh one each time.
+func (b *bench) sinkTest(subject, behind string) error {
+	var errs []error
+	for _, n := range b.streams {
+		for _, way := range []struct{ name, role string }{{"up ", "push"}, {"down ", "pull"}} {
+			if b.interrupted.Load() {
+				return errors.Join(errs...)
+			}
+			if err := b.sinkOnce(subject, behind, way.name+n, way.role, n); err != nil {
+				errs = append(errs, fmt.Errorf("%s %s%s: %w", subject, way.name, n, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sinkOnce lets n clients write to a sink or read from it.
+func (b *bench) sinkOnce(subject, behind, name, role, n string) (err error) {
 	ns, err := newClient()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
-	args := []string{"-role", "sink", "-as", behind}
-	if b.cpuProfile != "" {
-		args = append(args, "-profile", b.cpuProfile+"-sink-"+behind+".pprof")
-	}
-	cmd := exec.Command(b.self, args...)
-	stdin, err := cmd.StdinPipe() // its end ends the sink
-	if err != nil {
-		return err
-	}
-	p, err := ns.Start(cmd)
+	p, end, err := b.startSink(ns, behind, name)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
-	if err := awaitReady(p); err != nil {
-		return err
-	}
-	for _, n := range b.streams {
-		for _, way := range []struct{ name, role string }{{"up ", "push"}, {"down ", "pull"}} {
-			if err := b.streamOnce(ns, p, subject, way.name+n, way.role, n); err != nil {
-				return fmt.Errorf("%s %s%s: %w", subject, way.name, n, err)
-			}
-		}
-	}
-	_ = stdin.Close()
-	if err := p.Wait(sinkTimeout); err != nil {
-		return fmt.Errorf("%w: %s", err, p.Stderr)
-	}
-	return nil
-}
-
-// streamOnce lets clients write to a sink or read from it.
-func (b *bench) streamOnce(ns *testutil.Namespace, p *testutil.Process, subject, name, role, n string) error {
 	before, err := testutil.CPU(p.PID)
 	if err != nil {
 		return err
@@ -170,7 +162,34 @@ func (b *bench) streamOnce(ns *testutil.Namespace, p *testutil.Process, subject,
 	}
 	b.add(subject, name+" Gbit/s", res.Bits/1e9)
 	b.add(subject, name+" s/GB", (after-before).Seconds()/(res.Bytes/1e9))
-	return nil
+	return end()
+}
+
+// startSink starts a sink in ns; end lets it write its profile and end.
+func (b *bench) startSink(ns *testutil.Namespace, behind, name string) (p *testutil.Process, end func() error, err error) {
+	args := []string{"-role", "sink", "-as", behind}
+	if b.cpuProfile != "" {
+		args = append(args, "-profile", b.cpuProfile+"-"+behind+"-"+strings.ReplaceAll(name, " ", "")+".pprof")
+	}
+	cmd := exec.Command(b.self, args...)
+	stdin, err := cmd.StdinPipe() // its end ends the sink
+	if err != nil {
+		return nil, nil, err
+	}
+	if p, err = ns.Start(cmd); err != nil {
+		return nil, nil, err
+	}
+	if err := awaitReady(p); err != nil {
+		p.Kill()
+		return nil, nil, err
+	}
+	return p, func() error {
+		_ = stdin.Close()
+		if err := p.Wait(sinkTimeout); err != nil {
+			return fmt.Errorf("%w: %s", err, p.Stderr)
+		}
+		return nil
+	}, nil
 }
 
 // noVnetTest measures a device without virtio_net_hdr below our stack and below

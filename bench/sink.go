@@ -17,7 +17,7 @@ import (
 
 // The stacks that a sink can be behind.
 const (
-	stackOurs   = "ours"     // netstack on a TUN with all offloads
+	stackOurs   = "sink"     // netstack on a TUN with all offloads
 	stackNoVnet = "novnet"   // netstack on a TUN without virtio_net_hdr
 	stackBare   = "baseline" // gVisor alone on a TUN without virtio_net_hdr
 )
