@@ -16,12 +16,6 @@ import (
 	"github.com/tungate/tungate/tundev"
 )
 
-// The two readers of the bare device.
-const (
-	onLoop = "loop" // tundev's queue on the gateway's event loop
-	rawly  = "raw"  // read(2) on a thread of its own, and nothing else
-)
-
 // The loads on the bare device.
 const (
 	loadFrames      = "frames"      // of 1500 bytes
@@ -45,61 +39,100 @@ func openTUN(o tundev.Options) (*tundev.Device, error) {
 	return tundev.Create(o)
 }
 
-// drain reads and discards what the device delivers, and measures for span. It says
-// "ready" when the load may begin.
-func drain(reader, load string, span time.Duration) (roleResult, error) {
+// slice is how long a reader reads before it is the other's turn: long enough to
+// count thousands of frames, short enough that both meet the same minute of the
+// machine's day.
+const (
+	slice  = 100 * time.Millisecond
+	settle = 20 * time.Millisecond // of each turn, before it counts
+)
+
+// reader takes frames off a device while it is its turn.
+type reader interface {
+	begin() error // its turn
+	end() error   // returns when it has stopped reading
+	read() *tally
+}
+
+// drainResult is what readers read in each of their turns.
+type drainResult map[string][]drainTurn
+
+// drainTurn is what a reader read in a turn.
+type drainTurn struct {
+	Rate  float64 // frames per second
+	Bits  float64 // per second
+	CPUns float64 // processor time of the process, per frame
+}
+
+// drain reads and discards what the device delivers, both readers by turns, for
+// span. It says "ready" when the load may begin.
+func drain(load string, span time.Duration) (drainResult, error) {
 	o := tundev.Options{Queues: 1}
 	if load == loadFrames {
 		o.Offload.USO = tundev.Off
 	}
 	d, err := openTUN(o)
 	if err != nil {
-		return roleResult{}, err
+		return nil, err
 	}
 	defer d.Close()
 	if load == loadSuperframes && !d.Features().USO {
-		return roleResult{}, errors.New("the kernel has no superframes of UDP (USO, Linux 6.2)")
+		return nil, errors.New("the kernel has no superframes of UDP (USO, Linux 6.2)")
 	}
-	var c tally
-	switch q := d.Queues()[0]; reader {
-	case onLoop:
-		err = drainOnLoop(q, &c)
-	case rawly:
-		err = drainRawly(q.FD(), &c)
-	default:
-		err = fmt.Errorf("no reader %q", reader)
-	}
+	q := d.Queues()[0]
+	onLoop, err := newLoopReader(q)
 	if err != nil {
-		return roleResult{}, err
+		return nil, err
 	}
+	readers := []struct {
+		name string
+		reader
+	}{{tundevLoop, onLoop}, {rawRead, newRawReader(q.FD())}}
 	fmt.Println("ready")
-	return c.measure(span)
+	res := drainResult{}
+	for start, warm := time.Now(), false; time.Since(start) < span; warm = true {
+		for _, r := range readers {
+			t, err := takeTurn(r.reader)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", r.name, err)
+			}
+			if warm {
+				res[r.name] = append(res[r.name], t)
+			}
+		}
+	}
+	return res, nil
 }
 
-// measure waits for the load and measures it. The reader goes on until the process
-// ends.
-func (c *tally) measure(span time.Duration) (res roleResult, err error) {
+// takeTurn lets a reader read for a slice.
+func takeTurn(r reader) (t drainTurn, err error) {
+	if err := r.begin(); err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, r.end()) }()
+	c := r.read()
+	idle := c.frames.Load()
 	err = testutil.Poll(loadTimeout, func() error {
-		if c.frames.Load() == 0 {
+		if c.frames.Load() == idle {
 			return errors.New("no frame came")
 		}
 		return nil
 	})
 	if err != nil {
-		return res, err
+		return t, err
 	}
-	time.Sleep(warm)
+	time.Sleep(settle)
 	start, frames, bytes, cpu := time.Now(), c.frames.Load(), c.bytes.Load(), cpuTime()
-	time.Sleep(span)
+	time.Sleep(slice)
 	took := time.Since(start).Seconds()
 	n := float64(c.frames.Load() - frames)
 	if n == 0 {
-		return res, errors.New("no frame came any more")
+		return t, errors.New("no frame came any more")
 	}
-	res.Rate = n / took
-	res.Bits = float64(c.bytes.Load()-bytes) * 8 / took
-	res.CPUns = float64(cpuTime()-cpu) / n
-	return res, nil
+	t.Rate = n / took
+	t.Bits = float64(c.bytes.Load()-bytes) * 8 / took
+	t.CPUns = float64(cpuTime()-cpu) / n
+	return t, nil
 }
 
 // cpuTime is the processor time of this process, user and system.
@@ -109,40 +142,57 @@ func cpuTime() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
-// loopReader reads as package link does, less the stack: three vectors, batches of
-// as much, the loop's own sleep.
-type loopReader struct {
-	q      tundev.Queue
-	c      *tally
-	source loop.Source
-	hdr    [offload.HdrLen]byte
-	head   [52]byte
-	body   [64 << 10]byte
-	iov    [3]unix.Iovec
-}
-
 // The bounds of a batch, link's batchFrames and batchBytes.
 const (
 	batchFrames = 32
 	batchBytes  = 256 << 10
 )
 
-func drainOnLoop(q tundev.Queue, c *tally) error {
+// loopReader reads as package link does, less the stack: three vectors, batches of
+// as much, the loop's own sleep.
+type loopReader struct {
+	tally
+	q      tundev.Queue
+	loop   *loop.Loop
+	source loop.Source
+	hdr    [offload.HdrLen]byte
+	head   [52]byte // link's headGuess
+	body   [64 << 10]byte
+	iov    [3]unix.Iovec
+}
+
+func newLoopReader(q tundev.Queue) (*loopReader, error) {
 	l, err := loop.New()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r := &loopReader{q: q, c: c}
+	r := &loopReader{q: q, loop: l}
 	for i, b := range [][]byte{r.hdr[:], r.head[:], r.body[:]} {
 		r.iov[i].Base = &b[0]
 		r.iov[i].SetLen(len(b))
 	}
 	r.source.Init(r)
-	if err := l.Add(&r.source, q.FD(), unix.EPOLLIN); err != nil {
-		return err
-	}
 	go func() { _ = l.Run(neverDone()) }()
-	return nil
+	return r, nil
+}
+
+func (r *loopReader) read() *tally { return &r.tally }
+
+func (r *loopReader) begin() error {
+	return r.onLoop(func() error { return r.loop.Add(&r.source, r.q.FD(), unix.EPOLLIN) })
+}
+
+func (r *loopReader) end() error {
+	return r.onLoop(func() error { r.loop.Remove(&r.source); return nil })
+}
+
+// onLoop runs f on the loop's goroutine.
+func (r *loopReader) onLoop(f func() error) error {
+	done := make(chan error, 1)
+	var task loop.Task
+	task.Init(loop.RunnerFunc(func() { done <- f() }))
+	r.loop.Post(&task)
+	return <-done
 }
 
 // HandleEvents implements loop.Handler.
@@ -156,35 +206,65 @@ func (r *loopReader) HandleEvents(uint32) {
 		frames++
 		bytes += n - offload.HdrLen
 	}
-	r.c.frames.Add(uint64(frames))
-	r.c.bytes.Add(uint64(bytes))
+	r.frames.Add(uint64(frames))
+	r.bytes.Add(uint64(bytes))
 }
 
-// drainRawly is the least a program can do, in C or here: one thread, one blocking
+// rawReader is the least a program can do, in C or here: one thread, one blocking
 // read(2) a frame into one buffer.
-func drainRawly(fd int, c *tally) error {
-	if err := unix.SetNonblock(fd, false); err != nil {
+type rawReader struct {
+	tally
+	fd    int
+	turns chan struct{} // filled to begin
+	over  atomic.Bool   // set to end
+	ended chan struct{}
+}
+
+func newRawReader(fd int) *rawReader {
+	r := &rawReader{fd: fd, turns: make(chan struct{}), ended: make(chan struct{})}
+	go r.run()
+	return r
+}
+
+func (r *rawReader) read() *tally { return &r.tally }
+
+func (r *rawReader) begin() error {
+	r.over.Store(false)
+	if err := unix.SetNonblock(r.fd, false); err != nil {
 		return err
 	}
-	go func() {
-		runtime.LockOSThread()
-		buf := make([]byte, offload.HdrLen+64<<10)
+	r.turns <- struct{}{}
+	return nil
+}
+
+// end waits for the frame that ends the reader's last read.
+func (r *rawReader) end() error {
+	r.over.Store(true)
+	<-r.ended
+	return unix.SetNonblock(r.fd, true)
+}
+
+func (r *rawReader) run() {
+	runtime.LockOSThread()
+	buf := make([]byte, offload.HdrLen+64<<10)
+	for range r.turns {
+		r.drain(buf)
+		r.ended <- struct{}{}
+	}
+}
+
+func (r *rawReader) drain(buf []byte) {
+	for !r.over.Load() {
 		frames, bytes := 0, 0
-		for {
-			n, err := read(fd, buf)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
+		for frames < batchFrames && bytes < batchBytes {
+			n, err := read(r.fd, buf)
 			if err != nil {
-				return
+				break
 			}
 			frames++
 			bytes += n - offload.HdrLen
-			if frames%batchFrames == 0 || n > batchBytes/batchFrames {
-				c.frames.Store(uint64(frames))
-				c.bytes.Store(uint64(bytes))
-			}
 		}
-	}()
-	return nil
+		r.frames.Add(uint64(frames))
+		r.bytes.Add(uint64(bytes))
+	}
 }

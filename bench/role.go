@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,14 +26,16 @@ type roleOptions struct {
 	as      string
 	load    string
 	profile string
+	cpu     int
 }
 
 func (r *roleOptions) register(fs *flag.FlagSet) {
 	fs.StringVar(&r.addr, "addr", "", "role: address of the server")
 	fs.IntVar(&r.conns, "conns", 1, "role: connections at once")
 	fs.DurationVar(&r.span, "for", 3*time.Second, "role: how long")
-	fs.StringVar(&r.as, "as", "", "role: which reader or stack to be")
-	fs.StringVar(&r.load, "load", "", "role: what to send or to read")
+	fs.StringVar(&r.as, "as", "", "role: which stack to be")
+	fs.StringVar(&r.load, "load", "", "role: what to read")
+	fs.IntVar(&r.cpu, "cpu", -1, "role: the processor to run on; -1 is any")
 	fs.StringVar(&r.profile, "profile", "", "role: file for a CPU profile")
 }
 
@@ -44,7 +47,6 @@ type roleResult struct {
 	P99us  float64
 	Bits   float64 // per second
 	Bytes  float64 // since the start
-	CPUns  float64 // processor time, per frame
 }
 
 // run is the program inside a namespace.
@@ -54,20 +56,50 @@ func (r *roleOptions) run(role string) error {
 	}
 	// Every thread makes raw blocking system calls, so each needs a P of its
 	// own, and nothing may stop the world.
+	if err := pin(r.cpu); err != nil {
+		return err
+	}
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(r.conns + 4)
-	res, err := r.measure(role)
+	var res any
+	var err error
+	if role == "drain" {
+		res, err = drain(r.load, r.span)
+	} else {
+		res, err = r.measure(role)
+	}
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(res)
 }
 
+// pin keeps every thread of this process on one processor, and so the threads they
+// will start.
+func pin(cpu int) error {
+	if cpu < 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(tid, &set); err != nil {
+			return fmt.Errorf("processor %d: %w", cpu, err)
+		}
+	}
+	return nil
+}
+
 // measure is a role that prints what it measured, if it ends.
 func (r *roleOptions) measure(role string) (res roleResult, err error) {
-	if role == "drain" {
-		return drain(r.as, r.load, r.span)
-	}
 	addr, err := netip.ParseAddr(r.addr)
 	if err != nil {
 		return res, err
@@ -85,7 +117,7 @@ func (r *roleOptions) measure(role string) (res roleResult, err error) {
 	case "idle":
 		return res, holdIdle(addr, r.conns)
 	case "blast":
-		return res, blast(addr, r.load, r.span)
+		return res, blast(addr, r.span)
 	case "push", "pull":
 		return runStreams(addr, r.conns, role == "push", r.span)
 	}
