@@ -93,20 +93,20 @@ func TestBetter(t *testing.T) {
 	}
 }
 
-// TestAlternately wants both subjects each round, in turned order, and all errors.
+// TestAlternately wants every subject each time, in turned order, and all errors.
 func TestAlternately(t *testing.T) {
-	for round, want := range map[int]string{1: "ab", 2: "ba", 3: "ab"} {
+	for turn, want := range map[int]string{1: "abc", 2: "cba", 3: "abc"} {
 		got := ""
-		err := alternately(round, "a", "b", func(s string) error {
+		err := alternately(turn, []string{"a", "b", "c"}, func(s string) error {
 			got += s
 			return errors.New(s + " failed")
 		})
 		if got != want {
-			t.Errorf("round %d: order %q, want %q", round, got, want)
+			t.Errorf("turn %d: order %q, want %q", turn, got, want)
 		}
-		for _, s := range []string{"a failed", "b failed"} {
+		for _, s := range []string{"a failed", "b failed", "c failed"} {
 			if err == nil || !strings.Contains(err.Error(), s) {
-				t.Errorf("round %d: error %v lacks %q", round, err, s)
+				t.Errorf("turn %d: error %v lacks %q", turn, err, s)
 			}
 		}
 	}

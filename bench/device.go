@@ -37,9 +37,9 @@ type deviceTest struct {
 func deviceTests() []deviceTest {
 	return []deviceTest{
 		{"device", (*bench).readTest},
-		{"sink", func(b *bench, _ int) error { return b.sinkTest(sinkOurs, stackOurs) }},
+		{"sink", func(b *bench, round int) error { return b.sinkTest(round, sinkOurs) }},
 		{"queues", (*bench).queuesTest},
-		{"novnet", (*bench).noVnetTest},
+		{"novnet", func(b *bench, round int) error { return b.sinkTest(round, sinkNoVnet, sinkBare) }},
 	}
 }
 
@@ -54,16 +54,6 @@ func (b *bench) measureDevice(round int) {
 			b.logf("  %s: %v", t.name, err)
 		}
 	}
-}
-
-// alternately calls f for both subjects, the second first in every other round, so
-// that neither always has what the other left behind.
-func alternately(round int, first, second string, f func(subject string) error) error {
-	order := []string{first, second}
-	if round%2 == 0 {
-		slices.Reverse(order)
-	}
-	return errors.Join(f(order[0]), f(order[1]))
 }
 
 // readTest measures the bare device: both readers under the same loads.
@@ -138,31 +128,34 @@ func twoProcessors() (reading, sending int) {
 	return found[0], found[1]
 }
 
-// sinkTest measures a stack between the device and a handler that has no upstream,
-// a fresh one each time.
-func (b *bench) sinkTest(subject, behind string) error {
+// sinkTest measures stacks between the device and a handler that has no upstream,
+// fresh ones each time.
+func (b *bench) sinkTest(round int, subjects ...string) error {
 	var errs []error
 	for _, n := range b.streams {
-		for _, way := range []struct{ name, role string }{{"up ", "push"}, {"down ", "pull"}} {
-			if b.interrupted.Load() {
-				return errors.Join(errs...)
-			}
-			if err := b.sinkOnce(subject, behind, way.name+n, way.role, n); err != nil {
-				errs = append(errs, fmt.Errorf("%s %s%s: %w", subject, way.name, n, err))
-			}
+		for i, way := range []struct{ name, role string }{{"up ", "push"}, {"down ", "pull"}} {
+			errs = append(errs, alternately(round+i, subjects, func(subject string) error {
+				if b.interrupted.Load() {
+					return nil
+				}
+				if err := b.sinkOnce(subject, way.name+n, way.role, n); err != nil {
+					return fmt.Errorf("%s %s%s: %w", subject, way.name, n, err)
+				}
+				return nil
+			}))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // sinkOnce lets n clients write to a sink or read from it.
-func (b *bench) sinkOnce(subject, behind, name, role, n string) (err error) {
+func (b *bench) sinkOnce(subject, name, role, n string) (err error) {
 	ns, err := newClient()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
-	p, end, err := b.startSink(ns, behind, name)
+	p, end, err := b.startSink(ns, stackOf(subject), name)
 	if err != nil {
 		return err
 	}
@@ -211,29 +204,31 @@ func (b *bench) startSink(ns *testutil.Namespace, behind, name string) (p *testu
 	}, nil
 }
 
-// noVnetTest measures a device without virtio_net_hdr below our stack and below
-// gVisor's alone.
-func (b *bench) noVnetTest(round int) error {
-	stacks := map[string]string{sinkNoVnet: stackNoVnet, sinkBare: stackBare}
-	return alternately(round, sinkNoVnet, sinkBare, func(subject string) error {
-		return b.sinkTest(subject, stacks[subject])
-	})
+// stackOf is the stack behind a sink.
+func stackOf(subject string) string {
+	switch subject {
+	case sinkNoVnet:
+		return stackNoVnet
+	case sinkBare:
+		return stackBare
+	}
+	return stackOurs
 }
 
-// queueTests are the tests of the first table that compare numbers of queues.
-var queueTests = []string{"rr", "crr", "bulk"}
-
-// queuesTest measures the gateway with one queue and with two.
+// queuesTest measures the gateway with two queues and with one, by those tests of
+// the first table that have a figure per connection or per byte.
 func (b *bench) queuesTest(round int) error {
-	queues := map[string]int{oneQueue: 1, twoQueues: 2}
-	return alternately(round, twoQueues, oneQueue, func(name string) error {
-		config, err := testutil.EditConfig(b.config, b.dir, map[string]any{"device.queues": queues[name]})
+	var both []*subject
+	for i, name := range []string{oneQueue, twoQueues} {
+		config, err := testutil.EditConfig(b.config, b.dir, map[string]any{"device.queues": i + 1})
 		if err != nil {
 			return err
 		}
-		start := func(b *bench, lab *testutil.Lab) (*instance, error) { return startGateway(b, lab, config) }
-		return b.measure(&subject{name: name, start: start}, b.testList(queueTests))
-	})
+		both = append(both, &subject{name: name, start: func(b *bench, lab *testutil.Lab) (*instance, error) {
+			return startGateway(b, lab, config)
+		}})
+	}
+	return b.measure(round, b.testList([]string{"rr", "crr", "bulk"}), both...)
 }
 
 // newClient makes a namespace for clients without a server's.

@@ -135,8 +135,8 @@ func (o options) run() error {
 	for round := 1; round <= o.rounds && !b.interrupted.Load(); round++ {
 		for _, s := range subjects {
 			b.logf("round %d of %d: %s", round, o.rounds, s.name)
-			if err := b.measure(s, b.testList(b.tests)); err != nil {
-				b.logf("%s: %v", s.name, err)
+			if err := b.measure(round, b.testList(b.tests), s); err != nil {
+				b.logf("%v", err)
 			}
 		}
 		b.measureDevice(round)
