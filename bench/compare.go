@@ -49,6 +49,21 @@ func sinkGoals() map[string]float64 {
 	return map[string]float64{"up 1 Gbit/s": 20, "down 1 Gbit/s": 14}
 }
 
+// ratio is how many times as good the row's figure is as the one beside it: the
+// median over pairs that were measured one after the other, since a minute changes
+// the machine more than what is compared differs.
+func (s samples) ratio(c comparison) float64 {
+	v, base := s[c.subject][c.metric], s[c.beside][c.metric]
+	if len(v) != len(base) { // a measurement failed, and nobody knows whose pair it was
+		return better(c.metric, median(v), median(base))
+	}
+	ratios := make([]float64, len(v))
+	for i := range v {
+		ratios[i] = better(c.metric, v[i], base[i])
+	}
+	return median(ratios)
+}
+
 // better is how many times as good a is as b.
 func better(metric string, a, b float64) float64 {
 	if less(metric) {
@@ -84,12 +99,12 @@ func (b *bench) reportDevice(w io.Writer) {
 	if len(rows) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nThe device and the stack by themselves; medians of %d rounds of %d s. A ratio above 1 is in favour of the first.\n\n", b.rounds, b.seconds)
+	fmt.Fprintf(w, "\nThe device and the stack by themselves; medians of %d rounds of %d s. Ratios are medians of pairs\nmeasured one after the other; above 1 is in favour of the first.\n\n", b.rounds, b.seconds)
 	row(w, []string{"", "measured", "beside", "", "ratio", "goal", "met"})
 	row(w, slices.Repeat([]string{"---"}, 7))
 	for _, c := range rows {
 		v, base := b.samples.median(c.subject, c.metric), b.samples.median(c.beside, c.metric)
-		r := better(c.metric, v, base)
+		r := b.samples.ratio(c)
 		judged := r
 		if c.beside == "" {
 			judged = v

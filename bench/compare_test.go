@@ -77,6 +77,23 @@ func TestTablesApart(t *testing.T) {
 	}
 }
 
+// TestRatio wants pairs compared, not the medians of two minutes of the machine's day.
+func TestRatio(t *testing.T) {
+	s := samples{}
+	for i, v := range []float64{10, 20, 5} {
+		s.add("a", "crr /s", v*[]float64{0.9, 1.2, 0.9}[i])
+		s.add("b", "crr /s", v)
+	}
+	c := comparison{subject: "a", metric: "crr /s", beside: "b"}
+	if got := s.ratio(c); got != 0.9 {
+		t.Errorf("ratio %v, want 0.9", got)
+	}
+	s.add("b", "crr /s", 18)
+	if got, want := s.ratio(c), 9.0/14; got != want {
+		t.Errorf("ratio without pairs %v, want the medians' %v", got, want)
+	}
+}
+
 func TestBetter(t *testing.T) {
 	for _, c := range []struct {
 		metric     string

@@ -24,8 +24,10 @@ func (s samples) add(subject, metric string, v float64) {
 }
 
 // median is NaN when nothing was measured.
-func (s samples) median(subject, metric string) float64 {
-	v := slices.Sorted(slices.Values(s[subject][metric]))
+func (s samples) median(subject, metric string) float64 { return median(s[subject][metric]) }
+
+func median(of []float64) float64 {
+	v := slices.Sorted(slices.Values(of))
 	switch n := len(v); {
 	case n == 0:
 		return math.NaN()
