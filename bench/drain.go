@@ -84,24 +84,43 @@ func drain(load string, span time.Duration) (drainResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	readers := []struct {
-		name string
-		reader
-	}{{tundevLoop, onLoop}, {rawRead, newRawReader(q.FD())}}
+	readers := []namedReader{{tundevLoop, onLoop}, {rawRead, newRawReader(q.FD())}}
 	fmt.Println("ready")
 	res := drainResult{}
-	for start, warm := time.Now(), false; time.Since(start) < span; warm = true {
-		for _, r := range readers {
+	var missed error
+	for i, start := 0, time.Now(); time.Since(start) < span; i++ {
+		pair := map[string]drainTurn{}
+		err := alternately(i, readers, func(r namedReader) error {
 			t, err := takeTurn(r.reader)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", r.name, err)
+				return fmt.Errorf("%s: %w", r.name, err)
 			}
-			if warm {
-				res[r.name] = append(res[r.name], t)
-			}
+			pair[r.name] = t
+			return nil
+		})
+		if err != nil {
+			// The sender was off its processor for all of a turn; the pair
+			// says nothing.
+			missed = err
+			continue
+		}
+		if i == 0 {
+			continue // to get warm
+		}
+		for name, t := range pair {
+			res[name] = append(res[name], t)
 		}
 	}
+	if len(res) == 0 {
+		return nil, errors.Join(errors.New("no pair of turns was measured"), missed)
+	}
 	return res, nil
+}
+
+// namedReader is a reader with the name of the subject it is.
+type namedReader struct {
+	name string
+	reader
 }
 
 // takeTurn lets a reader read for a slice.
