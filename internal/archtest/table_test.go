@@ -137,9 +137,16 @@ var table = map[string]row{
 		ours: []string{anything},
 	},
 	"bench": {
-		why:    "bench sees the program from outside, and its peers the same way",
-		ours:   []string{"internal/testutil", "flow"},
+		why: "bench sees the program and its peers from outside, and measures device, loop and stack by themselves",
+		ours: []string{
+			"internal/testutil", "flow", "offload", "tundev", "loop", "netstack", "bench/baseline",
+		},
 		theirs: []string{kong, netlink, netns, yaml},
+	},
+	"bench/baseline": {
+		why:    "baseline is gVisor without us: what our link is measured against must share nothing with it",
+		ours:   []string{"flow"},
+		theirs: []string{gvisor},
 	},
 	"deploy": {
 		why:   "deploy is manifests; its tests read the configs in them",
