@@ -33,6 +33,9 @@ func fields(c *Config) []field {
 	return append(all, field{
 		"shutdown_timeout", duration(&c.ShutdownTimeout), short(DefaultShutdownTimeout),
 		"How long connections may finish after SIGTERM; those still open then are reset.",
+	}, field{
+		"memory_limit", size(&c.MemoryLimit, minMemory, maxMemory), "the control group's, if it has one",
+		"Memory the gateway may use. At nine tenths of it new connections are reset, until less than 85 % are used again. Go's own limit follows from it (GOMEMLIMIT).",
 	})
 }
 

@@ -106,6 +106,9 @@ var table = map[string]row{
 		ours:   []string{anything},
 		theirs: []string{zap, netlink, netns},
 	},
+	"internal/memory": {
+		why: "memory paces the garbage collector and knows of nothing else",
+	},
 	"internal/nsrun": {
 		why:    "nsrun makes namespaces around a command; what runs in them is the caller's",
 		ours:   []string{"tundev"},

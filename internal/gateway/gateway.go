@@ -15,8 +15,8 @@
 //
 // # Goroutines
 //
-// Run owns one per part (loop, device, stack, watcher of the link, handler, admin
-// server) besides theirs, and returns after all of them.
+// Run owns one per part (loop, device, stack, watcher of the link, handler, memory,
+// admin server) besides theirs, and returns after all of them.
 package gateway
 
 import (
@@ -30,6 +30,7 @@ import (
 
 	"github.com/tungate/tungate/admin"
 	"github.com/tungate/tungate/config"
+	"github.com/tungate/tungate/internal/memory"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/metrics"
 	"github.com/tungate/tungate/netstack"
@@ -75,11 +76,15 @@ type Gateway struct {
 	handler proxy.Handler
 	stack   *netstack.Stack
 	admin   *admin.Server
+	memory  *memory.Pacer
 
 	state  atomic.Int32           // phase
 	served atomic.Pointer[Device] // another after it was made again
 	iface  atomic.Pointer[tundev.State]
 	gone   atomic.Bool // the device was deleted, and is not there again yet
+
+	short    atomic.Bool // of memory
+	episodes atomic.Uint64
 }
 
 // phase is how far a Gateway has come.
@@ -96,6 +101,7 @@ const (
 // to do.
 func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
+	g.memory = memory.New(int64(cfg.MemoryLimit), g.shed)
 	if d.Device != nil {
 		g.served.Store(&d.Device)
 	}
@@ -108,6 +114,7 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error
 		Stack:  func() netstack.Stats { return g.stack.Stats() },
 		Proxy:  func() proxy.Stats { return g.handler.Stats() },
 		Device: g.deviceMetrics,
+		Memory: g.memoryMetrics,
 		Build:  d.Build,
 	})
 	if g.admin, err = admin.New(cfg.Admin, admin.Deps{Metrics: registry.Handler(), Ready: g.Ready, Log: d.Log}); err != nil {
@@ -215,6 +222,7 @@ func (g *Gateway) parts(ctx context.Context) []part {
 	return []part{
 		{"device " + g.device().Name(), func() error { return g.serveDevice(ctx) }},
 		{"proxy", func() error { return g.handler.Run(ctx) }},
+		{"memory", func() error { return g.memory.Run(ctx) }},
 		{"admin", func() error { return g.admin.Run(ctx) }},
 	}
 }
