@@ -145,13 +145,17 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error
 
 // newHandler makes the handler, and the loop it shares with the device.
 func (g *Gateway) newHandler() (err error) {
-	if g.cfg.Proxy.Relay == "simple" {
-		g.handler, err = proxy.New(g.cfg.Proxy, g.trace)
+	o := g.cfg.Proxy
+	for _, a := range g.cfg.LAN.Addresses {
+		o.Own = append(o.Own, a.Addr())
+	}
+	if o.Relay == "simple" {
+		g.handler, err = proxy.New(o, g.trace)
 	} else {
 		if g.loop, err = loop.New(); err != nil {
 			return err
 		}
-		g.handler, err = proxy.NewOnLoop(g.cfg.Proxy, g.loop, g.trace)
+		g.handler, err = proxy.NewOnLoop(o, g.loop, g.trace)
 	}
 	if err != nil {
 		return err

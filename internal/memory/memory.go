@@ -86,7 +86,7 @@ func percent(alive uint64) int {
 		return 100
 	}
 	room := max(leastRoom, alive/shareDen*shareNum)
-	return int(min(1000, room*100/alive)) //nolint:gosec // bounded
+	return int(min(1000, room*100/alive))
 }
 
 // alive is what the last collection found alive, in bytes.
