@@ -135,7 +135,7 @@ func stackFields(o *netstack.Options) []field {
 		},
 		{
 			"stack.pin_readers", boolean(&o.PinReaders), "false",
-			"Keep the reader of each queue on a processor of its own, counted round.",
+			"Keep what reads the device on a processor of its own: the event loop, which reads every queue, on the first; with proxy.relay simple the reader of each queue on another, counted round.",
 		},
 		{
 			"stack.tcp.mss", number(&tcp.MSS, minMSS, maxMSS, "bytes"), "what the device's MTU allows",

@@ -34,6 +34,7 @@ import (
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/metrics"
 	"github.com/tungate/tungate/netstack"
+	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/proxy"
 	"github.com/tungate/tungate/tundev"
 )
@@ -238,7 +239,13 @@ func (g *Gateway) startLoop(ctx context.Context) (stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- g.loop.Run(ctx) }()
+	go func() {
+		if g.cfg.Stack.PinReaders {
+			undo := link.Pin(0) // it reads every queue
+			defer undo()
+		}
+		done <- g.loop.Run(ctx)
+	}()
 	return func() error {
 		cancel()
 		return named("loop", <-done)
