@@ -137,12 +137,10 @@ func (a *attempt) connect() tcpip.Error {
 		ep.Close()
 		return err
 	}
-	c.attempt.Store(a)
 	c.entry.Init(c, watched)
 	c.wq.EventRegister(&c.entry)
 	err = ep.Connect(fullAddress(a.id.Client))
 	if _, ok := err.(*tcpip.ErrConnectStarted); !ok && err != nil {
-		c.attempt.Store(nil)
 		c.wq.EventUnregister(&c.entry)
 		ep.Close()
 		return err
@@ -150,6 +148,8 @@ func (a *attempt) connect() tcpip.Error {
 	a.mu.Lock()
 	a.conn = c
 	a.mu.Unlock()
+	// News counts from here on: the client's answer is still to be given.
+	c.attempt.Store(a)
 	return nil
 }
 
@@ -210,7 +210,9 @@ func headers(pkt *stack.PacketBuffer) []byte {
 // opened runs when news of the endpoint being connected came. It is no one else's
 // yet.
 func (a *attempt) opened() {
+	a.mu.Lock()
 	c := a.conn
+	a.mu.Unlock()
 	if c.attempt.Load() == nil {
 		return
 	}
