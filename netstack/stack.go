@@ -98,6 +98,7 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 		return nil, err
 	}
 	s.flows = flows
+	s.closing.init()
 	s.link = link.New(link.Options{
 		Device:  dev,
 		LAN:     d.LAN,

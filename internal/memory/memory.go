@@ -34,6 +34,7 @@ const (
 type Pacer struct {
 	limit    int64 // 0 is none
 	pressure func(on bool)
+	pace     int // GOGC, as of the last collection
 	stopped  atomic.Bool
 }
 
@@ -56,7 +57,8 @@ func (p *Pacer) Run(ctx context.Context) error {
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(p.limit / 100 * ours))
 	}
 	if _, set := os.LookupEnv("GOGC"); !set {
-		defer debug.SetGCPercent(debug.SetGCPercent(percent(alive())))
+		p.pace = percent(alive())
+		defer debug.SetGCPercent(debug.SetGCPercent(p.pace))
 		p.stopped.Store(false)
 		defer p.stopped.Store(true)
 		p.afterCollection()
@@ -73,10 +75,15 @@ func (p *Pacer) Run(ctx context.Context) error {
 func (p *Pacer) afterCollection() {
 	type sentinel struct{ _ [16]byte } // too large for the allocator to share a block
 	runtime.SetFinalizer(new(sentinel), func(*sentinel) {
-		if !p.stopped.Load() {
-			debug.SetGCPercent(percent(alive()))
-			p.afterCollection()
+		if p.stopped.Load() {
+			return
 		}
+		// To set it stops the world, so small changes are left alone.
+		if now := percent(alive()); now*10 < p.pace*9 || now*10 > p.pace*11 {
+			p.pace = now
+			debug.SetGCPercent(now)
+		}
+		p.afterCollection()
 	})
 }
 
