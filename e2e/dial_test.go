@@ -14,18 +14,7 @@ func TestDialAfter(t *testing.T) {
 	lab := newLab(t)
 	gw := start(t, lab, "direct.yaml", fields{"stack.dial": "after"})
 	eachFamily(t, func(t *testing.T, f family) {
-		const bulk = 4 << 20
-		to := serve(t, lab.Server, f.server, 0, echo)
-		together(t, 20, func(i int) error {
-			c, err := lab.Client.Dial("tcp", to.String(), soon)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			deadline(t, c, long)
-			sent := background(func() error { return send(c, uint64(i), bulk) })
-			return errors.Join(receive(c, uint64(i), bulk), <-sent)
-		})
+		echoBulk(t, lab, serve(t, lab.Server, f.server, 0, echo), 20, 4<<20)
 		// The reset follows the handshake so closely that connect may tell of it.
 		c, err := lab.Client.Dial("tcp", netip.AddrPortFrom(f.server, 1).String(), soon)
 		if err == nil {
