@@ -81,8 +81,12 @@ bench-once: ## every Go benchmark for BENCHTIME (one iteration)
 	go test -exec $(AS_ROOT) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $$pkgs
 
 .PHONY: bench
-bench: build ## the README's figures, with plain veth measured next to them
+bench: build ## the README's figures, with plain veth measured next to them, and bench-device
 	bench/run.sh
+
+.PHONY: bench-device
+bench-device: ## the device and the stack by themselves: bare reads, a sink, queues, no vnet_hdr
+	bench/run.sh -tests device,sink,queues,novnet
 
 .PHONY: cross
 cross: ## build and vet for arm64 and 386, without cgo

@@ -38,7 +38,7 @@ func main() {
 	var r roleOptions
 	r.register(flag.CommandLine)
 	only := flag.String("only", "", "subjects to measure, comma separated; empty is all that are installed")
-	tests := flag.String("tests", "idle,rr,rr64,crr,rrload,bulk", "tests to run, comma separated")
+	tests := flag.String("tests", strings.Join(testNames(), ","), "tests to run, comma separated")
 	streams := flag.String("streams", "1,8", "numbers of parallel streams of the bulk test")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each subject is measured; medians are printed")
 	flag.IntVar(&o.seconds, "seconds", 3, "length of one measurement")
@@ -46,7 +46,7 @@ func main() {
 	flag.StringVar(&o.config, "config", "examples/direct.yaml", "the gateway's config")
 	flag.StringVar(&o.bin, "bin", "", "a gateway already built; empty builds ./cmd/gateway")
 	flag.StringVar(&o.out, "out", "", "also write every sample to this file, as .json or .csv")
-	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of the gateway to PREFIX-TEST.pprof")
+	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of the gateway, and of what serves a sink, to PREFIX-TEST.pprof")
 	flag.StringVar(&o.memProfile, "memprofile", "", "write the gateway's heap and goroutines with idle connections to PREFIX-heap.pprof and PREFIX-goroutine.pprof")
 	flag.BoolVar(&o.verbose, "v", false, "print every sample as it comes")
 	flag.Parse()
@@ -56,12 +56,39 @@ func main() {
 		err = r.run(*role)
 	} else {
 		o.only, o.tests, o.streams = split(*only), split(*tests), split(*streams)
-		err = o.run()
+		if err = o.validate(); err == nil {
+			err = o.run()
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// testNames lists every test.
+func testNames() []string {
+	names := gatewayTests()
+	for _, t := range deviceTests() {
+		names = append(names, t.name)
+	}
+	return names
+}
+
+// wants reports whether any of the tests called names was asked for.
+func (o options) wants(names ...string) bool {
+	return slices.ContainsFunc(o.tests, func(t string) bool { return slices.Contains(names, t) })
+}
+
+// validate reports what was asked for and is not there.
+func (o options) validate() error {
+	var errs []error
+	for _, t := range o.tests {
+		if !slices.Contains(testNames(), t) {
+			errs = append(errs, fmt.Errorf("-tests: %q is not one of %s", t, strings.Join(testNames(), ", ")))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // split cuts a comma separated list; an empty one has no elements.
@@ -108,13 +135,17 @@ func (o options) run() error {
 	for round := 1; round <= o.rounds && !b.interrupted.Load(); round++ {
 		for _, s := range subjects {
 			b.logf("round %d of %d: %s", round, o.rounds, s.name)
-			if err := b.measure(s); err != nil {
-				b.logf("%s: %v", s.name, err)
+			if err := b.measure(round, b.testList(b.tests), s); err != nil {
+				b.logf("%v", err)
 			}
 		}
+		b.measureDevice(round)
 	}
 	b.logf("measured in %v", time.Since(started).Round(time.Second))
-	b.report(os.Stdout, subjects)
+	if len(subjects) > 0 {
+		b.report(os.Stdout, subjects)
+	}
+	b.reportDevice(os.Stdout)
 	if o.out != "" {
 		return b.samples.write(o.out)
 	}
@@ -123,7 +154,7 @@ func (o options) run() error {
 
 // prepare builds the gateway where it is to be measured.
 func (b *bench) prepare(subjects []*subject) error {
-	if !slices.ContainsFunc(subjects, func(s *subject) bool { return s.name == ours }) {
+	if !b.wants("queues") && !slices.ContainsFunc(subjects, func(s *subject) bool { return s.name == ours }) {
 		return nil
 	}
 	var err error

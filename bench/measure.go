@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -26,37 +27,93 @@ const (
 // grace is what a measurement may take beyond its length.
 const grace = 12 * time.Second
 
-// measure runs every test once against a fresh instance of s.
-func (b *bench) measure(s *subject) (err error) {
-	lab, err := testutil.NewLab()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lab.Close()) }()
-	server, err := lab.Server.Start(b.role("server", "-addr", testutil.ServerV4.String()))
-	if err != nil {
-		return err
-	}
-	defer server.Kill()
-	inst, err := s.start(b, lab)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, inst.stop()) }()
-	if err := inst.awaitTraffic(); err != nil {
-		return err
-	}
-	for _, t := range b.testList() {
-		if b.interrupted.Load() {
-			return nil
+// rig is a subject at work between a client and a server.
+type rig struct {
+	subject *subject
+	lab     *testutil.Lab
+	server  *testutil.Process
+	inst    *instance
+}
+
+// measure runs every test once against a fresh instance of each subject, one after
+// the other, in an order that turns from test to test and from round to round: a
+// subject never has only what the other left behind.
+func (b *bench) measure(round int, tests []test, subjects ...*subject) (err error) {
+	var rigs []*rig
+	defer func() {
+		for _, r := range rigs {
+			err = errors.Join(err, r.close())
 		}
-		if terr := b.profiled(inst, t, func() error { return t.run(b, s.name, inst) }); terr != nil {
-			b.logf("  %s %s: %v", s.name, t.name, terr)
+	}()
+	for _, s := range subjects {
+		r := &rig{subject: s}
+		rigs = append(rigs, r)
+		if err := r.setUp(b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		if inst.proc != nil && !inst.proc.Alive() {
-			return fmt.Errorf("%s ended with status %d during %s:\n%s%s", s.name, inst.proc.ExitCode(), t.name,
-				inst.proc.Stdout, inst.proc.Stderr)
+	}
+	for i, t := range tests {
+		if err := alternately(round+i, rigs, func(r *rig) error { return r.run(b, t) }); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// alternately calls f for each element, from the last to the first in every other
+// turn, and returns all errors.
+func alternately[E any](turn int, all []E, f func(E) error) error {
+	var errs []error
+	for i := range all {
+		if turn%2 == 0 {
+			i = len(all) - 1 - i
+		}
+		errs = append(errs, f(all[i]))
+	}
+	return errors.Join(errs...)
+}
+
+// setUp starts the subject and waits until it carries traffic.
+func (r *rig) setUp(b *bench) (err error) {
+	if r.lab, err = testutil.NewLab(); err != nil {
+		return err
+	}
+	if r.server, err = r.lab.Server.Start(b.role("server", "-addr", testutil.ServerV4.String())); err != nil {
+		return err
+	}
+	if r.inst, err = r.subject.start(b, r.lab); err != nil {
+		return err
+	}
+	return r.inst.awaitTraffic()
+}
+
+// close ends what setUp began, however far it came.
+func (r *rig) close() error {
+	var errs []error
+	if r.inst != nil {
+		errs = append(errs, r.inst.stop())
+	}
+	if r.server != nil {
+		r.server.Kill()
+	}
+	if r.lab != nil {
+		errs = append(errs, r.lab.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// run runs one test; the error is the end of the subject.
+func (r *rig) run(b *bench, t test) error {
+	if b.interrupted.Load() {
+		return nil
+	}
+	s, inst := r.subject, r.inst
+	if terr := b.profiled(s, inst, t, func() error { return t.run(b, s.name, inst) }); terr != nil {
+		b.logf("  %s %s: %v", s.name, t.name, terr)
+	}
+	if inst.proc != nil && !inst.proc.Alive() {
+		return fmt.Errorf("%s ended with status %d during %s:\n%s%s", s.name, inst.proc.ExitCode(), t.name,
+			inst.proc.Stdout, inst.proc.Stderr)
 	}
 	return nil
 }
@@ -68,9 +125,12 @@ type test struct {
 	run   func(b *bench, name string, inst *instance) error
 }
 
-// testList is what was asked for, in the order that disturbs least: memory first,
-// on a process that has done nothing else.
-func (b *bench) testList() []test {
+// gatewayTests are the names of the first table's tests.
+func gatewayTests() []string { return []string{"idle", "rr", "rr64", "crr", "rrload", "bulk"} }
+
+// testList is those of names, in the order that disturbs least: memory first, on a
+// process that has done nothing else.
+func (b *bench) testList(names []string) []test {
 	list := []test{
 		{"idle", false, (*bench).idleTest},
 		{"rr", true, roundTrips("rr", 1)},
@@ -78,8 +138,8 @@ func (b *bench) testList() []test {
 		{"crr", true, (*bench).connects},
 		{"rrload", true, (*bench).roundTripsUnderLoad},
 	}
-	list = slices.DeleteFunc(list, func(t test) bool { return !slices.Contains(b.tests, t.name) })
-	if slices.Contains(b.tests, "bulk") {
+	list = slices.DeleteFunc(list, func(t test) bool { return !slices.Contains(names, t.name) })
+	if slices.Contains(names, "bulk") {
 		for _, n := range b.streams {
 			list = append(list,
 				test{"up " + n, true, bulk("up "+n, n, false)},
@@ -116,13 +176,17 @@ func (i *instance) awaitTraffic() error {
 }
 
 // profiled runs f, taking a CPU profile of ours beside it where asked.
-func (b *bench) profiled(inst *instance, t test, f func() error) error {
+func (b *bench) profiled(s *subject, inst *instance, t test, f func() error) error {
 	if b.cpuProfile == "" || inst.gateway == nil || !t.timed {
 		return f()
 	}
+	name := t.name
+	if s.name != ours {
+		name = s.name + "-" + name
+	}
 	done := make(chan error, 1)
 	go func() {
-		done <- inst.profile("profile?seconds="+strconv.Itoa(b.seconds), b.cpuProfile, strings.ReplaceAll(t.name, " ", ""))
+		done <- inst.profile("profile?seconds="+strconv.Itoa(b.seconds), b.cpuProfile, strings.ReplaceAll(name, " ", ""))
 	}()
 	err := f()
 	return errors.Join(err, <-done)
@@ -145,11 +209,16 @@ func (b *bench) role(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// load runs this program as a client and reads its result.
+// load runs this program as a client of the lab's server and reads its result.
 func (b *bench) load(inst *instance, name string, args ...string) (roleResult, error) {
+	return b.loadOn(inst.client, name, testutil.ServerV4, args...)
+}
+
+// loadOn runs this program as a client in ns and reads its result.
+func (b *bench) loadOn(ns *testutil.Namespace, name string, addr netip.Addr, args ...string) (roleResult, error) {
 	var res roleResult
-	args = append(args, "-addr", testutil.ServerV4.String(), "-for", strconv.Itoa(b.seconds)+"s")
-	stdout, stderr, err := inst.client.Run(time.Duration(b.seconds)*time.Second+grace, b.role(name, args...))
+	args = append(args, "-addr", addr.String(), "-for", strconv.Itoa(b.seconds)+"s")
+	stdout, stderr, err := ns.Run(time.Duration(b.seconds)*time.Second+grace, b.role(name, args...))
 	if err != nil {
 		return res, fmt.Errorf("%w %s", err, strings.TrimSpace(stderr))
 	}

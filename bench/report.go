@@ -24,8 +24,10 @@ func (s samples) add(subject, metric string, v float64) {
 }
 
 // median is NaN when nothing was measured.
-func (s samples) median(subject, metric string) float64 {
-	v := slices.Sorted(slices.Values(s[subject][metric]))
+func (s samples) median(subject, metric string) float64 { return median(s[subject][metric]) }
+
+func median(of []float64) float64 {
+	v := slices.Sorted(slices.Values(of))
 	switch n := len(v); {
 	case n == 0:
 		return math.NaN()
@@ -66,8 +68,8 @@ func less(metric string) bool {
 	return !strings.HasSuffix(metric, "/s") && !strings.HasSuffix(metric, "%")
 }
 
-// metrics lists what was measured, in the order of the table.
-func (b *bench) metrics() []string {
+// metrics lists what was measured of subjects, in the order of the table.
+func (b *bench) metrics(subjects []*subject) []string {
 	var rows []string
 	for _, n := range b.streams {
 		for _, way := range []string{"up ", "down "} {
@@ -81,12 +83,7 @@ func (b *bench) metrics() []string {
 	}
 	rows = append(rows, "crr /s", "crr failed", "rr p50 us", "rr p99 us", "rr load p50 us", "rr load p99 us", "rr64 /s", "idle B/connection")
 	return slices.DeleteFunc(rows, func(metric string) bool {
-		for _, m := range b.samples {
-			if len(m[metric]) > 0 {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(subjects, func(s *subject) bool { return len(b.samples[s.name][metric]) > 0 })
 	})
 }
 
@@ -102,7 +99,7 @@ func (b *bench) report(w io.Writer, subjects []*subject) {
 	head = append(head, plain, ours+"/best peer", ours+"/"+plain)
 	row(w, head)
 	row(w, slices.Repeat([]string{"---"}, len(head)))
-	for _, metric := range b.metrics() {
+	for _, metric := range b.metrics(subjects) {
 		us, base := b.samples.median(ours, metric), b.samples.median(plain, metric)
 		cells := []string{metric, number(us)}
 		best := math.NaN()

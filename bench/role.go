@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -19,15 +20,23 @@ import (
 
 // roleOptions are the flags of a role.
 type roleOptions struct {
-	addr  string
-	conns int
-	span  time.Duration
+	addr    string
+	conns   int
+	span    time.Duration
+	as      string
+	load    string
+	profile string
+	cpu     int
 }
 
 func (r *roleOptions) register(fs *flag.FlagSet) {
 	fs.StringVar(&r.addr, "addr", "", "role: address of the server")
 	fs.IntVar(&r.conns, "conns", 1, "role: connections at once")
 	fs.DurationVar(&r.span, "for", 3*time.Second, "role: how long")
+	fs.StringVar(&r.as, "as", "", "role: which stack to be")
+	fs.StringVar(&r.load, "load", "", "role: what to read")
+	fs.IntVar(&r.cpu, "cpu", -1, "role: the processor to run on; -1 is any")
+	fs.StringVar(&r.profile, "profile", "", "role: file for a CPU profile")
 }
 
 // roleResult is what a client prints.
@@ -36,38 +45,83 @@ type roleResult struct {
 	Failed int
 	P50us  float64
 	P99us  float64
+	Bits   float64 // per second
+	Bytes  float64 // since the start
 }
 
-// run is the program inside a namespace. Every thread makes raw blocking system
-// calls, so each needs a P of its own, and nothing may stop the world.
+// run is the program inside a namespace.
 func (r *roleOptions) run(role string) error {
-	debug.SetGCPercent(-1)
-	runtime.GOMAXPROCS(r.conns + 4)
-	addr, err := netip.ParseAddr(r.addr)
-	if err != nil {
+	if role == "sink" {
+		return runSink(r.as, r.profile)
+	}
+	// Every thread makes raw blocking system calls, so each needs a P of its
+	// own, and nothing may stop the world.
+	if err := pin(r.cpu); err != nil {
 		return err
 	}
-	var res roleResult
-	switch role {
-	case "server":
-		return serve(addr)
-	case "rr":
-		if r.conns == 1 {
-			res, err = pingPong(addr, r.span)
-		} else {
-			res, err = manyPingPong(addr, r.conns, r.span)
-		}
-	case "crr":
-		res, err = connectLoop(addr, r.conns, r.span)
-	case "idle":
-		return holdIdle(addr, r.conns)
-	default:
-		return fmt.Errorf("no role %q", role)
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(r.conns + 4)
+	var res any
+	var err error
+	if role == "drain" {
+		res, err = drain(r.load, r.span)
+	} else {
+		res, err = r.measure(role)
 	}
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(res)
+}
+
+// pin keeps every thread of this process on one processor, and so the threads they
+// will start.
+func pin(cpu int) error {
+	if cpu < 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(tid, &set); err != nil {
+			return fmt.Errorf("processor %d: %w", cpu, err)
+		}
+	}
+	return nil
+}
+
+// measure is a role that prints what it measured, if it ends.
+func (r *roleOptions) measure(role string) (res roleResult, err error) {
+	addr, err := netip.ParseAddr(r.addr)
+	if err != nil {
+		return res, err
+	}
+	switch role {
+	case "server":
+		return res, serve(addr)
+	case "rr":
+		if r.conns == 1 {
+			return pingPong(addr, r.span)
+		}
+		return manyPingPong(addr, r.conns, r.span)
+	case "crr":
+		return connectLoop(addr, r.conns, r.span)
+	case "idle":
+		return res, holdIdle(addr, r.conns)
+	case "blast":
+		return res, blast(addr, r.span)
+	case "push", "pull":
+		return runStreams(addr, r.conns, role == "push", r.span)
+	}
+	return res, fmt.Errorf("no role %q", role)
 }
 
 // replyTimeout is when a missing reply counts as a stall.

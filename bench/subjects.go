@@ -51,8 +51,12 @@ func (i *instance) stop() error {
 	return err
 }
 
-// subjects returns those asked for, or those installed.
+// subjects returns those asked for, or those installed; none if no test of the first
+// table was asked for.
 func (b *bench) subjects() ([]*subject, error) {
+	if !b.wants(gatewayTests()...) {
+		return nil, nil
+	}
 	all := []*subject{
 		{name: plain, about: "no gateway, plain veth", start: startPlain},
 		{name: ours, about: "this repository, MTU 1500", start: startOurs},
@@ -99,7 +103,12 @@ func startPlain(_ *bench, lab *testutil.Lab) (*instance, error) {
 }
 
 func startOurs(b *bench, lab *testutil.Lab) (*instance, error) {
-	g, err := testutil.StartGateway(lab.Client, b.bin, b.config)
+	return startGateway(b, lab, b.config)
+}
+
+// startGateway is ours with a config.
+func startGateway(b *bench, lab *testutil.Lab, config string) (*instance, error) {
+	g, err := testutil.StartGateway(lab.Client, b.bin, config)
 	if err != nil {
 		return nil, err
 	}

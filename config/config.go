@@ -30,6 +30,12 @@ const MaxSize = 1 << 20
 // is what docker stop waits before it kills.
 const DefaultShutdownTimeout = 10 * time.Second
 
+// What a memory limit may be.
+const (
+	minMemory = 32 << 20
+	maxMemory = 1 << 40
+)
+
 // Config is everything a gateway is told. The zero value of each package's
 // Options has the meaning that package gives it.
 type Config struct {
@@ -41,6 +47,9 @@ type Config struct {
 	Log    LogOptions
 	// ShutdownTimeout bounds the end: connections still open after it are cut.
 	ShutdownTimeout time.Duration
+	// MemoryLimit is what the program may use, in bytes; at nine tenths of it new
+	// connections are refused. 0 is the control group's limit, if it has one.
+	MemoryLimit int
 }
 
 // LogOptions say what is logged, and how.
@@ -161,6 +170,9 @@ func (c *Config) problems() []problem {
 	}
 	if c.ShutdownTimeout <= 0 {
 		all = append(all, problem{"shutdown_timeout", fmt.Sprintf("%v is not above 0", c.ShutdownTimeout)})
+	}
+	if c.MemoryLimit != 0 && (c.MemoryLimit < minMemory || c.MemoryLimit > maxMemory) {
+		all = append(all, problem{"memory_limit", fmt.Sprintf("%d is not between %d and %d bytes", c.MemoryLimit, minMemory, maxMemory)})
 	}
 	return append(all, c.adminOnDevice()...)
 }

@@ -103,7 +103,7 @@ tcp: {}
 7:3: stack.maxHalfOpen: is not a known field; did you mean max_half_open?
 8:1: mtu: is not a known field; did you mean device.mtu?
 9:1: tcp: is not a known field; did you mean stack.tcp?
-10:1: "a\nb": is not a known field; use one of device, lan, stack, proxy, admin, log, shutdown_timeout
+10:1: "a\nb": is not a known field; use one of device, lan, stack, proxy, admin, log, shutdown_timeout, memory_limit
 `,
 	},
 	{

@@ -33,6 +33,9 @@ func fields(c *Config) []field {
 	return append(all, field{
 		"shutdown_timeout", duration(&c.ShutdownTimeout), short(DefaultShutdownTimeout),
 		"How long connections may finish after SIGTERM; those still open then are reset.",
+	}, field{
+		"memory_limit", size(&c.MemoryLimit, minMemory, maxMemory), "the control group's, if it has one",
+		"Memory the gateway may use. At nine tenths of it new connections are reset, until less than 85 % are used again. Go's own limit follows from it (GOMEMLIMIT).",
 	})
 }
 
@@ -132,7 +135,7 @@ func stackFields(o *netstack.Options) []field {
 		},
 		{
 			"stack.pin_readers", boolean(&o.PinReaders), "false",
-			"Keep the reader of each queue on a processor of its own, counted round.",
+			"Keep what reads the device on a processor of its own: the event loop, which reads every queue, on the first; with proxy.relay simple the reader of each queue on another, counted round.",
 		},
 		{
 			"stack.tcp.mss", number(&tcp.MSS, minMSS, maxMSS, "bytes"), "what the device's MTU allows",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,16 +163,22 @@ func TestSentDevice(t *testing.T) {
 func carries(t *testing.T, r *running) {
 	t.Helper()
 	eachFamily(t, func(t *testing.T, f family) {
-		to := serve(t, r.lab.Server, f.server, 0, echo)
-		together(t, 20, func(i int) error {
-			c, err := r.lab.Client.Dial("tcp", to.String(), soon)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			deadline(t, c, long)
-			sent := background(func() error { return send(c, uint64(i), 1<<20) })
-			return errors.Join(receive(c, uint64(i), 1<<20), <-sent)
-		})
+		echoBulk(t, r.lab, serve(t, r.lab.Server, f.server, 0, echo), 20, 1<<20)
+	})
+}
+
+// echoBulk sends size bytes over each of some connections at once and compares what
+// comes back.
+func echoBulk(t *testing.T, lab *testutil.Lab, to netip.AddrPort, conns int, size int64) {
+	t.Helper()
+	together(t, conns, func(i int) error {
+		c, err := lab.Client.Dial("tcp", to.String(), soon)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		deadline(t, c, long)
+		sent := background(func() error { return send(c, uint64(i), size) })
+		return errors.Join(receive(c, uint64(i), size), <-sent)
 	})
 }

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -37,18 +36,8 @@ func TestDevices(t *testing.T) {
 			lab := newLab(t)
 			gw := start(t, lab, "direct.yaml", nil)
 			eachFamily(t, func(t *testing.T, f family) {
-				const bulk = 8 << 20
 				to := serve(t, lab.Server, f.server, 0, echo)
-				together(t, 4, func(i int) error {
-					c, err := lab.Client.Dial("tcp", to.String(), soon)
-					if err != nil {
-						return err
-					}
-					defer c.Close()
-					deadline(t, c, long)
-					sent := background(func() error { return send(c, uint64(i), bulk) })
-					return errors.Join(receive(c, uint64(i), bulk), <-sent)
-				})
+				echoBulk(t, lab, to, 4, 8<<20)
 				together(t, 50, func(int) error {
 					c, err := lab.Client.Dial("tcp", to.String(), soon)
 					if err != nil {

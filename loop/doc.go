@@ -12,9 +12,9 @@
 //
 // A turn of the loop, in order:
 //
-//  1. sources: epoll_wait, without waiting if step 2 or 3 left work, else until
-//     something happens or the next timer is due; each ready Source's function
-//     is called with its events;
+//  1. sources: epoll_wait, once a turn: without waiting if step 2 or 3 left work,
+//     else until something happens or the next timer is due; each ready Source's
+//     function is called with its events;
 //  2. tasks: what was posted up to now runs, once; what these tasks post runs in
 //     the next turn, so that no flow starves the others;
 //  3. timers that are due.

@@ -39,7 +39,7 @@ type Loop struct {
 // Stats counts what a loop did.
 type Stats struct {
 	Turns  uint64 // rounds of the loop
-	Sleeps uint64 // turns that found nothing to do and waited in the kernel
+	Sleeps uint64 // turns that had nothing left to do and asked the kernel, waiting if need be
 	Wakes  uint64 // sleeps that a Post ended
 	Events uint64 // descriptors served
 	Tasks  uint64 // tasks run
@@ -99,12 +99,14 @@ func (l *Loop) Run(ctx context.Context) error {
 // turn is one round: sources, tasks, timers.
 func (l *Loop) turn() {
 	l.stats.turns.Add(1)
-	n := l.poll(0)
-	if n == 0 && !l.pending() {
+	if !l.pending() {
 		runtime.Gosched()
-		if !l.pending() {
-			n = l.sleep()
-		}
+	}
+	var n int
+	if l.pending() {
+		n = l.poll(0)
+	} else {
+		n = l.sleep() // it does not, if a descriptor is ready
 	}
 	for i := range n {
 		l.dispatch(&l.events[i])

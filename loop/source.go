@@ -55,3 +55,13 @@ func (l *Loop) Remove(s *Source) {
 	// It fails only if the descriptor was closed already, which ended it too.
 	_ = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, int(s.fd), nil)
 }
+
+// Forget ends waiting for a descriptor that is closed right after, which takes it out
+// of the epoll: a system call less than Remove. No duplicate of it may be open. It
+// must be called on the loop's goroutine.
+func (l *Loop) Forget(s *Source) {
+	if s.added {
+		s.added = false
+		l.sources[s.fd] = nil
+	}
+}

@@ -61,7 +61,9 @@ func scalar[S any](name string, k kind, help string, read func(*S) float64) metr
 }
 
 // number is what counters and gauges are kept in.
-type number interface{ ~int | ~uint32 | ~uint64 }
+type number interface {
+	~int | ~int64 | ~uint32 | ~uint64
+}
 
 // total is a counter without labels.
 func total[S any, N number](name, help string, read func(*S) N) metric[S] {

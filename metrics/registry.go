@@ -29,6 +29,7 @@ type Sources struct {
 	Stack  func() netstack.Stats
 	Proxy  func() proxy.Stats
 	Device func() Device
+	Memory func() Memory
 	Build  Build
 }
 
@@ -53,6 +54,9 @@ func New(s Sources) *Registry {
 	}
 	if s.Device != nil {
 		reg.MustRegister(newCollector(deviceMetrics(), s.Device))
+	}
+	if s.Memory != nil {
+		reg.MustRegister(newCollector(memoryMetrics(), s.Memory))
 	}
 	return &Registry{reg: reg}
 }

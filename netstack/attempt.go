@@ -162,6 +162,7 @@ func (a *attempt) AcceptLater(done func(flow.Conn, error)) {
 	case a.ready:
 		a.answered = true
 		a.mu.Unlock()
+		a.s.attempts.remove(a)
 		a.give(done)
 	default:
 		a.answered, a.done = true, done

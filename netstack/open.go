@@ -62,7 +62,21 @@ func (s *Stack) Hold(r minisock.Result, pkt *stack.PacketBuffer) {
 		a.keep(pkt)
 		return
 	}
+	// It came before the attempt was known. The record counts it.
+	if seg, ok := segmentOf(pkt); ok {
+		s.flows.Resume(&seg, s.link.Now())
+	}
 	pkt.DecRef()
+}
+
+// segmentOf describes a packet that the stack has not seen yet.
+func segmentOf(pkt *stack.PacketBuffer) (seg minisock.Segment, ok bool) {
+	var p offload.Packet
+	head := headers(pkt)
+	if offload.Parse(&p, head, pkt.Size()) != offload.OK || p.Proto != offload.ProtoTCP || p.Fragment {
+		return seg, false
+	}
+	return minisock.Segment{IP: head[:p.L3Len], TCP: head[p.L3Len : p.L3Len+p.L4Len], Payload: p.PayloadLen, Partial: true}, true
 }
 
 // keep lets a packet wait for the endpoint.
@@ -78,6 +92,9 @@ func (a *attempt) keep(pkt *stack.PacketBuffer) {
 
 // open makes the endpoint. It is connected when opened is called.
 func (a *attempt) open(tries int) {
+	if a.over() {
+		return
+	}
 	err := a.connect()
 	switch {
 	case err == nil:
@@ -88,6 +105,13 @@ func (a *attempt) open(tries int) {
 		a.s.flows.Fail(a.h)
 		a.fail(translate(err))
 	}
+}
+
+// over reports whether the attempt has failed.
+func (a *attempt) over() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err != nil
 }
 
 func inUse(err tcpip.Error) bool {
@@ -113,12 +137,10 @@ func (a *attempt) connect() tcpip.Error {
 		ep.Close()
 		return err
 	}
-	c.attempt.Store(a)
 	c.entry.Init(c, watched)
 	c.wq.EventRegister(&c.entry)
 	err = ep.Connect(fullAddress(a.id.Client))
 	if _, ok := err.(*tcpip.ErrConnectStarted); !ok && err != nil {
-		c.attempt.Store(nil)
 		c.wq.EventUnregister(&c.entry)
 		ep.Close()
 		return err
@@ -126,6 +148,8 @@ func (a *attempt) connect() tcpip.Error {
 	a.mu.Lock()
 	a.conn = c
 	a.mu.Unlock()
+	// News counts from here on: the client's answer is still to be given.
+	c.attempt.Store(a)
 	return nil
 }
 
@@ -140,14 +164,20 @@ func (a *attempt) establish() {
 		return
 	}
 	s.link.Inject(stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)}))
-	for {
+	a.catchUp()
+}
+
+// catchUp gives the stack what waits, and opens the way for what follows.
+func (a *attempt) catchUp() {
+	for range 10 {
 		a.resume()
-		ok, _ := s.flows.Ready(a.h, s.link.Now())
-		if ok || s.flows.State(a.h) != minisock.Creating {
+		ok, _ := a.s.flows.Ready(a.h, a.s.link.Now())
+		if ok || a.s.flows.State(a.h) != minisock.Creating {
 			return
 		}
 		runtime.Gosched() // another queue's reader is about to let a packet wait
 	}
+	time.AfterFunc(openRetryAfter, a.catchUp)
 }
 
 // maxSYNACK is IPv6's header and TCP's with all options.
@@ -160,18 +190,12 @@ func (a *attempt) resume() {
 	a.held = nil
 	a.mu.Unlock()
 	for _, pkt := range held {
-		var p offload.Packet
-		head := headers(pkt)
-		if offload.Parse(&p, head, pkt.Size()) != offload.OK || p.Proto != offload.ProtoTCP {
-			pkt.DecRef()
+		seg, ok := segmentOf(pkt)
+		if ok && a.s.flows.Resume(&seg, a.s.link.Now()).Verdict == minisock.Pass {
+			a.s.link.Inject(pkt)
 			continue
 		}
-		seg := minisock.Segment{IP: head[:p.L3Len], TCP: head[p.L3Len : p.L3Len+p.L4Len], Payload: p.PayloadLen, Partial: true}
-		if a.s.flows.Resume(&seg, a.s.link.Now()).Verdict != minisock.Pass {
-			pkt.DecRef()
-			continue
-		}
-		a.s.link.Inject(pkt)
+		pkt.DecRef()
 	}
 }
 
@@ -186,22 +210,25 @@ func headers(pkt *stack.PacketBuffer) []byte {
 // opened runs when news of the endpoint being connected came. It is no one else's
 // yet.
 func (a *attempt) opened() {
+	a.mu.Lock()
 	c := a.conn
+	a.mu.Unlock()
 	if c.attempt.Load() == nil {
 		return
 	}
 	r := c.Readiness()
+	broken := c.Broken()
 	switch {
-	case c.Broken():
-		c.attempt.Store(nil)
+	case !broken && r&(flow.EventOut|flow.EventHup) == 0:
+		return
+	case !c.attempt.CompareAndSwap(a, nil):
+		return // without a loop it may run twice
+	case broken:
 		c.discard()
 		a.s.flows.Fail(a.h)
 		a.fail(unix.ECONNRESET)
 		return
-	case r&(flow.EventOut|flow.EventHup) == 0:
-		return
 	}
-	c.attempt.Store(nil)
 	a.s.counters.established.Add(1)
 	a.mu.Lock()
 	a.ready = true

@@ -36,8 +36,9 @@ type Options struct {
 	// are dropped as martians. Empty admits every unicast source.
 	Sources []netip.Prefix
 
-	// PinReaders keeps whoever reads queue n of the device on processor n,
-	// counted round.
+	// PinReaders keeps the goroutine that reads queue n of the device on
+	// processor n, counted round. With a loop, which reads them all, it is for
+	// whoever runs that.
 	PinReaders bool
 
 	// TCP holds the connections' own settings, Handshake those of connections

@@ -56,6 +56,8 @@ type Stack struct {
 	attempts attempts
 	closing  closing
 
+	draining, shedding atomic.Bool // new connections are refused
+
 	ctx    context.Context //nolint:containedctx // ends with the Stack and goes to every handler
 	cancel context.CancelFunc
 
@@ -96,6 +98,7 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 		return nil, err
 	}
 	s.flows = flows
+	s.closing.init()
 	s.link = link.New(link.Options{
 		Device:  dev,
 		LAN:     d.LAN,
@@ -197,7 +200,18 @@ func (s *Stack) Replace(d Device) {
 
 // Drain answers every new connection attempt with RST from now on, and leaves
 // what is established alone.
-func (s *Stack) Drain() { s.flows.SetRefusing(true) }
+func (s *Stack) Drain() {
+	s.draining.Store(true)
+	s.refuse()
+}
+
+// Shed does the same for as long as it is on: memory is short.
+func (s *Stack) Shed(on bool) {
+	s.shedding.Store(on)
+	s.refuse()
+}
+
+func (s *Stack) refuse() { s.flows.SetRefusing(s.draining.Load() || s.shedding.Load()) }
 
 // Pending is how many connections a drain has to wait for: those that are open, and
 // when none is, those that were closed here but whose client has not acknowledged

@@ -62,6 +62,7 @@ func (s *Stack) tune(ep tcpip.Endpoint) {
 type closing struct {
 	mu   sync.Mutex
 	list []closed
+	kick chan struct{} // the list is no longer empty
 }
 
 type closed struct {
@@ -70,43 +71,62 @@ type closed struct {
 }
 
 const (
-	// closingEvery is how often they are looked at, closingMost how many of them
-	// at once.
-	closingEvery = time.Second
+	// closingEvery is how often they are looked at, as long as there are any: an
+	// endpoint is kept so much longer than it lives. closingMost is how many of
+	// them are looked at once.
+	closingEvery = 100 * time.Millisecond
 	closingMost  = 20_000
 )
 
+func (c *closing) init() { c.kick = make(chan struct{}, 1) }
+
 func (c *closing) add(ep tcpip.Endpoint, h minisock.Handle) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.list = append(c.list, closed{ep, h})
+	first := len(c.list) == 1
+	c.mu.Unlock()
+	if first {
+		select {
+		case c.kick <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // run looks at them until ctx is done.
 func (c *closing) run(ctx context.Context, flows *minisock.Table, now func() time.Duration) {
-	tick := time.NewTicker(closingEvery)
-	defer tick.Stop()
+	pause := time.NewTimer(closingEvery)
+	defer pause.Stop()
 	for {
 		select {
-		case <-tick.C:
-			c.sweep(flows, now())
+		case <-c.kick:
 		case <-ctx.Done():
 			return
+		}
+		for left := true; left; left = c.sweep(flows, now()) {
+			pause.Reset(closingEvery)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }
 
 // sweep forgets those that are over, releases the record of those that gVisor gave
 // up, and lets the record alone see to those that only wait for their client's FIN or
-// for the acknowledgement of ours.
-func (c *closing) sweep(flows *minisock.Table, now time.Duration) {
+// for the acknowledgement of ours. It reports whether any are left.
+func (c *closing) sweep(flows *minisock.Table, now time.Duration) (left bool) {
 	c.mu.Lock()
 	n := min(len(c.list), closingMost)
 	some := append([]closed(nil), c.list[:n]...)
-	c.list = append(c.list[:0], c.list[n:]...)
-	clear(c.list[len(c.list):cap(c.list)])
+	rest := len(c.list) - n
+	copy(c.list, c.list[n:])
+	clear(c.list[rest:])
+	c.list = c.list[:rest]
 	c.mu.Unlock()
-	var left []closed
+	kept := some[:0]
 	for _, e := range some {
 		switch state := tcp.EndpointState(e.ep.State()); { //nolint:gosec // State returns one of its own
 		case state == tcp.StateClose, state == tcp.StateError:
@@ -114,13 +134,11 @@ func (c *closing) sweep(flows *minisock.Table, now time.Duration) {
 		case flows.Orphan(e.h, now):
 			e.ep.Abort() // the record goes on without it, and keeps its RST in
 		default:
-			left = append(left, e)
+			kept = append(kept, e)
 		}
-	}
-	if len(left) == 0 {
-		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.list = append(c.list, left...)
+	c.list = append(c.list, kept...)
+	return len(c.list) > 0
 }

@@ -107,6 +107,20 @@ func (d *dialer) connect(ctx context.Context, dst netip.AddrPort) (*upstream, er
 
 // rawSocket makes a non-blocking socket with the dialer's options.
 func (d *dialer) rawSocket(dst netip.AddrPort, typ int) (int, error) {
+	fd, err := d.plainSocket(dst, typ)
+	if err != nil || typ != unix.SOCK_STREAM {
+		return fd, err
+	}
+	if err := d.keepalive.set(fd); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// plainSocket is rawSocket without keepalive, which takes four system calls that a
+// connection of a moment has no need of.
+func (d *dialer) plainSocket(dst netip.AddrPort, typ int) (int, error) {
 	family := unix.AF_INET
 	if dst.Addr().Is6() {
 		family = unix.AF_INET6
@@ -153,10 +167,7 @@ func (d *dialer) setOptions(fd, typ int) error {
 	}
 	// The stack has gathered what there is to gather; holding back the last
 	// small segment would only add a round trip (RFC 9293, section 3.7.4).
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return err
-	}
-	return d.keepalive.set(fd)
+	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
 // startConnect begins the connect and returns the address the kernel chose.
@@ -169,9 +180,20 @@ func (u *upstream) startConnect(dst netip.AddrPort) (local netip.AddrPort, err e
 }
 
 func startConnect(fd int, dst netip.AddrPort) (netip.AddrPort, error) {
-	if err := unix.Connect(fd, sockaddr(dst)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	if err := beginConnect(fd, dst); err != nil {
 		return netip.AddrPort{}, err
 	}
+	return localAddress(fd)
+}
+
+func beginConnect(fd int, dst netip.AddrPort) error {
+	if err := unix.Connect(fd, sockaddr(dst)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	return nil
+}
+
+func localAddress(fd int) (netip.AddrPort, error) {
 	sa, err := unix.Getsockname(fd)
 	return addrPortOf(sa), err
 }

@@ -77,7 +77,7 @@ func newDirect(o Options, trace func(Record)) *direct {
 			},
 			files: newFiles(),
 		},
-		policy: newPolicy(o.Allow),
+		policy: newPolicy(o.Allow, o.Own...),
 	}
 	d.udp = newSessions(d)
 	return d

@@ -48,6 +48,9 @@ type Options struct {
 
 	// Allow opens destination classes that are denied by default.
 	Allow []Class
+	// Own are addresses of the gateway beside the host's, of class self, too:
+	// those that it has on a TAP. A config does not set them.
+	Own []netip.Addr
 
 	// Forward maps a destination to another before the policy is asked, for
 	// services the gateway itself offers to clients, such as DNS.

@@ -16,11 +16,12 @@ const selfAge = 5 * time.Second
 // policy decides which destinations may be dialled.
 type policy struct {
 	denied map[Class]bool
+	own    []netip.Addr // the gateway's, beside the host's
 	self   selfAddresses
 }
 
-func newPolicy(allow []Class) *policy {
-	p := &policy{denied: make(map[Class]bool), self: selfAddresses{list: hostAddresses, now: time.Now}}
+func newPolicy(allow []Class, own ...netip.Addr) *policy {
+	p := &policy{denied: make(map[Class]bool), own: own, self: selfAddresses{list: hostAddresses, now: time.Now}}
 	for _, c := range Classes() {
 		p.denied[c] = !slices.Contains(allow, c)
 	}
@@ -41,7 +42,7 @@ func (p *policy) deniedClass(a netip.Addr) Class {
 			return c
 		}
 	}
-	if p.denied[ClassSelf] && p.self.contains(a) {
+	if p.denied[ClassSelf] && (slices.Contains(p.own, a) || p.self.contains(a)) {
 		return ClassSelf
 	}
 	return ""

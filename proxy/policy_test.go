@@ -188,3 +188,19 @@ func TestClassText(t *testing.T) {
 		t.Errorf("read %q, %v", c, err)
 	}
 }
+
+// TestOwn: the gateway's own addresses on a TAP are the host's to a client.
+func TestOwn(t *testing.T) {
+	own := []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("fd00:18::1")}
+	for _, a := range own {
+		if got := newPolicy(nil, own...).deniedClass(a); got != ClassSelf {
+			t.Errorf("%v is of class %q", a, got)
+		}
+		if got := newPolicy([]Class{ClassSelf}, own...).deniedClass(a); got != "" {
+			t.Errorf("%v is denied though class self is open: %q", a, got)
+		}
+	}
+	if got := newPolicy(nil, own...).deniedClass(netip.MustParseAddr("198.18.0.2")); got != "" {
+		t.Errorf("a neighbor is of class %q", got)
+	}
+}

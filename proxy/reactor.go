@@ -142,14 +142,18 @@ func (f *reactorFlow) dial() {
 		f.fail(err)
 		return
 	}
-	if f.fd, err = d.dial.rawSocket(to, unix.SOCK_STREAM); err == nil {
-		f.local, err = startConnect(f.fd, to)
+	if f.fd, err = d.dial.plainSocket(to, unix.SOCK_STREAM); err == nil {
+		err = beginConnect(f.fd, to)
 	}
 	if err != nil {
 		f.dialled(err)
 		return
 	}
 	if done, err := connected(f.fd); done {
+		f.dialled(err)
+		return
+	}
+	if f.local, err = localAddress(f.fd); err != nil {
 		f.dialled(err)
 		return
 	}

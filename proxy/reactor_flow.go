@@ -52,6 +52,7 @@ type reactorFlow struct {
 	readable, writable, hangup bool
 
 	halves
+	kept  bool // the kernel probes the upstream
 	reset bool // a write to the socket was told of a reset
 	bulk  bool // the last read of the socket was a full one
 
@@ -368,6 +369,7 @@ func (f *reactorFlow) Expire() {
 		return
 	}
 	f.due = never
+	f.keep()
 	if at, _ := f.deadline(); at <= f.now() && f.interest()&(clientRoom|upstreamRoom) != 0 {
 		// Neither side tells of room before a good part of its buffer is
 		// free, so one that takes little by little is asked.
@@ -384,6 +386,18 @@ func (f *reactorFlow) Expire() {
 		return
 	}
 	f.arm()
+}
+
+// keepAfter is how long a connection stands before the kernel is asked to probe its
+// upstream.
+const keepAfter = time.Second
+
+// keep lets the kernel probe the upstream of a connection that has stood for a while.
+func (f *reactorFlow) keep() {
+	if !f.kept && f.now() >= keepAfter {
+		f.kept = true
+		_ = f.re.dial.keepalive.set(f.fd) // refused only for values that Validate refuses
+	}
 }
 
 // never is a time that does not come.
@@ -416,7 +430,11 @@ func after(t, d time.Duration) time.Duration {
 
 // arm sets the timer to the deadline, unless it fires before that anyway.
 func (f *reactorFlow) arm() {
-	if at, _ := f.deadline(); at < f.due {
+	at, _ := f.deadline()
+	if !f.kept && f.re.dial.keepalive.idle >= 0 {
+		at = min(at, keepAfter)
+	}
+	if at < f.due {
 		f.due = at
 		f.re.loop.Set(&f.timer, at-f.now())
 	}
@@ -427,7 +445,7 @@ func (f *reactorFlow) finish(reason flow.CloseReason, abort bool) {
 	re := f.re
 	f.state = flowDead
 	re.loop.Stop(&f.timer)
-	re.loop.Remove(&f.source)
+	re.loop.Forget(&f.source)
 	f.unlink()
 	if abort {
 		f.conn.Abort()

@@ -284,7 +284,7 @@ const unprivileged = 65534
 // TestHelperAttach is the process that TestAttachUnprivileged starts.
 func TestHelperAttach(t *testing.T) {
 	if os.Getenv("TUNDEV_HELPER") == "" {
-		t.Skip("runs in a process of its own")
+		return // it runs in a process of its own
 	}
 	for _, name := range []string{"tun1", "tun4", "tap1", "tap4"} {
 		var k tundev.Kind

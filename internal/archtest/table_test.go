@@ -106,6 +106,9 @@ var table = map[string]row{
 		ours:   []string{anything},
 		theirs: []string{zap, netlink, netns},
 	},
+	"internal/memory": {
+		why: "memory paces the garbage collector and knows of nothing else",
+	},
 	"internal/nsrun": {
 		why:    "nsrun makes namespaces around a command; what runs in them is the caller's",
 		ours:   []string{"tundev"},
@@ -137,9 +140,16 @@ var table = map[string]row{
 		ours: []string{anything},
 	},
 	"bench": {
-		why:    "bench sees the program from outside, and its peers the same way",
-		ours:   []string{"internal/testutil", "flow"},
+		why: "bench sees the program and its peers from outside, and measures device, loop and stack by themselves",
+		ours: []string{
+			"internal/testutil", "flow", "offload", "tundev", "loop", "netstack", "bench/baseline",
+		},
 		theirs: []string{kong, netlink, netns, yaml},
+	},
+	"bench/baseline": {
+		why:    "baseline is gVisor without us: what our link is measured against must share nothing with it",
+		ours:   []string{"flow"},
+		theirs: []string{gvisor},
 	},
 	"deploy": {
 		why:   "deploy is manifests; its tests read the configs in them",

@@ -25,8 +25,8 @@
 //
 // # Goroutines
 //
-// Run owns one per part (loop, device, stack, watcher of the link, handler, admin
-// server) besides theirs, and returns after all of them.
+// Run owns one per part (loop, device, stack, watcher of the link, handler, memory,
+// admin server) besides theirs, and returns after all of them.
 package gateway
 
 import (
@@ -40,9 +40,11 @@ import (
 
 	"github.com/tungate/tungate/admin"
 	"github.com/tungate/tungate/config"
+	"github.com/tungate/tungate/internal/memory"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/metrics"
 	"github.com/tungate/tungate/netstack"
+	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/proxy"
 	"github.com/tungate/tungate/tundev"
 )
@@ -85,11 +87,15 @@ type Gateway struct {
 	handler proxy.Handler
 	stack   *netstack.Stack
 	admin   *admin.Server
+	memory  *memory.Pacer
 
 	state  atomic.Int32           // phase
 	served atomic.Pointer[Device] // another after it was made again
 	iface  atomic.Pointer[tundev.State]
 	gone   atomic.Bool // the device was deleted, and is not there again yet
+
+	short    atomic.Bool // of memory
+	episodes atomic.Uint64
 }
 
 // phase is how far a Gateway has come.
@@ -106,6 +112,7 @@ const (
 // to do.
 func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
+	g.memory = memory.New(int64(cfg.MemoryLimit), g.shed)
 	if d.Device != nil {
 		g.served.Store(&d.Device)
 	}
@@ -118,6 +125,7 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error
 		Stack:  func() netstack.Stats { return g.stack.Stats() },
 		Proxy:  func() proxy.Stats { return g.handler.Stats() },
 		Device: g.deviceMetrics,
+		Memory: g.memoryMetrics,
 		Build:  d.Build,
 	})
 	if g.admin, err = admin.New(cfg.Admin, admin.Deps{Metrics: registry.Handler(), Ready: g.Ready, Log: d.Log}); err != nil {
@@ -148,13 +156,17 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error
 
 // newHandler makes the handler, and the loop it shares with the device.
 func (g *Gateway) newHandler() (err error) {
-	if g.cfg.Proxy.Relay == "simple" {
-		g.handler, err = proxy.New(g.cfg.Proxy, g.trace)
+	o := g.cfg.Proxy
+	for _, a := range g.cfg.LAN.Addresses {
+		o.Own = append(o.Own, a.Addr())
+	}
+	if o.Relay == "simple" {
+		g.handler, err = proxy.New(o, g.trace)
 	} else {
 		if g.loop, err = loop.New(); err != nil {
 			return err
 		}
-		g.handler, err = proxy.NewOnLoop(g.cfg.Proxy, g.loop, g.trace)
+		g.handler, err = proxy.NewOnLoop(o, g.loop, g.trace)
 	}
 	if err != nil {
 		return err
@@ -225,6 +237,7 @@ func (g *Gateway) parts(ctx context.Context) []part {
 	return []part{
 		{"device " + g.device().Name(), func() error { return g.serveDevice(ctx) }},
 		{"proxy", func() error { return g.handler.Run(ctx) }},
+		{"memory", func() error { return g.memory.Run(ctx) }},
 		{"admin", func() error { return g.admin.Run(ctx) }},
 	}
 }
@@ -236,7 +249,13 @@ func (g *Gateway) startLoop(ctx context.Context) (stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- g.loop.Run(ctx) }()
+	go func() {
+		if g.cfg.Stack.PinReaders {
+			undo := link.Pin(0) // it reads every queue
+			defer undo()
+		}
+		done <- g.loop.Run(ctx)
+	}()
 	return func() error {
 		cancel()
 		return named("loop", <-done)

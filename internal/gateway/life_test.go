@@ -292,3 +292,9 @@ func TestStatsBeforeRun(t *testing.T) {
 	}
 	_ = func() (netstack.Stats, proxy.Stats) { return g.Stats() }
 }
+
+// TestPinned serves with its loop on one processor.
+func TestPinned(t *testing.T) {
+	j := join(t, families[0], options{config: func(c *config.Config) { c.Stack.PinReaders = true }})
+	exchange(t, j.down, j.up, bytesOf(1, 1<<20), bytesOf(2, 1<<20))
+}

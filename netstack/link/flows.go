@@ -175,8 +175,13 @@ type ticker struct {
 	kick chan struct{}
 }
 
-// tickEvery is how exact the table's timers need be: the shortest is a second.
-const tickEvery = 100 * time.Millisecond
+// The table's timers need be as exact as tickEvery: the shortest is a second. While
+// there are any it is asked again after tickMost, since one may have come that is due
+// before the rest.
+const (
+	tickEvery = 100 * time.Millisecond
+	tickMost  = 500 * time.Millisecond
+)
 
 func newTicker(e *Endpoint) *ticker { return &ticker{e: e, kick: make(chan struct{}, 1)} }
 
@@ -205,7 +210,7 @@ func (t *ticker) run(ctx context.Context) {
 		t.idle.Store(true) // before the look, so that a hurry in between is seen
 		if next := t.e.flows.Next(t.e.now()); next != minisock.Never {
 			t.idle.Store(false)
-			timer.Reset(max(tickEvery, next-t.e.now()))
+			timer.Reset(min(tickMost, max(tickEvery, next-t.e.now())))
 		}
 	}
 }

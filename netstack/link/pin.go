@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pin keeps the calling goroutine on one thread, and that on one of the processors
+// Pin keeps the calling goroutine on one thread, and that on one of the processors
 // this program may use, the n-th counted round; what it returns undoes both. Where
 // the kernel refuses, the thread is as free as before.
-func pin(n int) (undo func()) {
+func Pin(n int) (undo func()) {
 	runtime.LockOSThread()
 	var before unix.CPUSet
 	if unix.SchedGetaffinity(0, &before) != nil {

@@ -108,7 +108,7 @@ func (q *queue) run(ctx context.Context) error {
 		return q.serve(ctx)
 	}
 	if q.e.pin {
-		undo := pin(q.index)
+		undo := Pin(q.index)
 		defer undo()
 	}
 	waitRead := q.dev.ReadFrame

@@ -16,6 +16,9 @@ type wholeReceiver struct {
 	body  *buffer.View  // the frame's bytes from split on
 	iov   [3]unix.Iovec
 	parts [2][]byte
+	// Of the frame being handled; as variables they would be allocations.
+	packet offload.Packet
+	header offload.Hdr
 }
 
 func newWholeReceiver(q *queue) *wholeReceiver {
@@ -56,25 +59,24 @@ func (r *wholeReceiver) handle(n int) {
 	if n > r.split {
 		copy(r.head[r.split:], r.body.AsSlice()[:min(n-r.split, headMax-r.split)])
 	}
-	var p offload.Packet
-	var h offload.Hdr
-	if !r.q.inspect(&h, &p, r.hdr[:], r.head[:max(0, min(n, headMax))], n) {
+	h, p := &r.header, &r.packet
+	if !r.q.inspect(h, p, r.hdr[:], r.head[:max(0, min(n, headMax))], n) {
 		return
 	}
 	at := r.q.ipAt
 	n = min(n, at+p.Len) // bytes past the IP length are padding
 	r.parts[0] = r.head[at:min(n, r.split)]
 	r.parts[1] = r.body.AsSlice()[:max(0, n-r.split)]
-	if !r.q.verify(&h, &p, r.parts[:]) {
+	if !r.q.verify(h, p, r.parts[:]) {
 		return
 	}
 	r.q.counters.rx.count(n-at, h.GSOType != offload.GSONone, h.Flags&offload.FlagNeedsCsum != 0)
 	if h.GSOType == offload.GSOUDPL4 {
-		r.q.split(&h, &p, r.pieces(&p, n))
+		r.q.split(h, p, r.pieces(p, n))
 		return
 	}
-	if res, ok := r.q.judge(&p, r.head[at:min(n, headMax)]); ok {
-		r.q.hand(p.Version, r.build(&p, n), &res)
+	if res, ok := r.q.judge(p, r.head[at:min(n, headMax)]); ok {
+		r.q.hand(p.Version, r.build(p, n), &res)
 	}
 }
 

@@ -33,7 +33,7 @@ func TestTooBigLimit(t *testing.T) {
 // TestPin keeps a goroutine on a processor it may use, and lets it go.
 func TestPin(t *testing.T) {
 	for n := range 5 {
-		undo := pin(n)
+		undo := Pin(n)
 		undo()
 	}
 }
