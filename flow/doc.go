@@ -15,7 +15,9 @@
 // A connection begins as a [Request]: the client's SYN has been seen and nothing
 // was answered yet. The [Handler] decides, usually after it has dialled, whether
 // the client sees a handshake ([Request.Accept]), a reset ([Request.Refuse]) or
-// silence ([Request.Drop]).
+// silence ([Request.Drop]). A handler that is a [Starter] is told of a request, and
+// told again when its connection stands ([LaterRequest]), and needs no goroutine
+// for it.
 //
 // UDP has no connection, so it has no object either: each datagram is one call of
 // [Handler.HandleDatagram], and answers go back through a [DatagramWriter].

@@ -31,10 +31,10 @@
 // A connection is a conn: gVisor's endpoint, a waiter entry, the record's handle,
 // and nothing that grows while it is idle. Its record translates its headers.
 //
-// TCP after its handler has closed (tcp.go). gVisor sends what is left. Once a
-// second closed endpoints are looked at: one that ended without a packet releases
-// its record; one that only waits for its client is aborted, and the record, which
-// costs less, goes on alone. gVisor's own TIME_WAIT is a millisecond.
+// TCP after its handler has closed (tcp.go). gVisor sends what is left. While there
+// are any, closed endpoints are looked at every 100 ms: one that ended without a
+// packet releases its record; one that only waits for its client is aborted, and the
+// record, which costs less, goes on alone. gVisor's own TIME_WAIT is a millisecond.
 //
 // UDP: datagrams are taken from the transport layer's default handler and written
 // with a route per datagram. There is no endpoint and no state here.
@@ -61,5 +61,6 @@
 // Close, and short ones for timers. An attempt has none if the handler is a
 // flow.Starter; else one for as long as HandleTCP runs, which Close waits for. An
 // endpoint whose tuple is still taken is tried again from a timer, for 127 ms in
-// all; without a loop, news of an endpoint being connected is a short goroutine.
+// all, and so is one whose packets another queue's reader holds; without a loop,
+// news of an endpoint being connected is a short goroutine.
 package netstack

@@ -13,7 +13,7 @@
 // The limit is that of the config, or of the control group, of which 5 % are left to
 // what Go does not count. It becomes Go's own soft limit (GOMEMLIMIT), which makes the
 // collector work harder near it, unless the environment sets one. Past nine tenths of
-// it Pressure reports so, until less than 85 % are used again.
+// it the owner is told so, until less than 85 % are used again.
 //
 // # Goroutines
 //
