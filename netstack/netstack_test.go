@@ -211,7 +211,7 @@ func TestConnectionLimit(t *testing.T) {
 // long the device was silent before.
 func TestAfterSilence(t *testing.T) {
 	a := newAcceptor()
-	r := newRig(t, a.handler(), netstack.Options{Handshake: netstack.HandshakeOptions{Timeout: time.Second, SynAckRetries: -1}})
+	r := newRig(t, a.handler(), netstack.Options{Dial: netstack.DialAfter, Handshake: netstack.HandshakeOptions{Timeout: time.Second, SynAckRetries: -1}})
 	wait := func(d time.Duration) { <-time.After(d) }
 	wait(1200 * time.Millisecond)
 	tu := tuple4(1)
