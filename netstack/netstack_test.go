@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -204,6 +205,27 @@ func TestConnectionLimit(t *testing.T) {
 	_ = c.Close()
 	r.connect(tuple4(3))
 	<-a.conns
+}
+
+// TestAfterSilence: the time at which a frame comes is that of its coming, however
+// long the device was silent before.
+func TestAfterSilence(t *testing.T) {
+	a := newAcceptor()
+	r := newRig(t, a.handler(), netstack.Options{Dial: netstack.DialAfter, Handshake: netstack.HandshakeOptions{Timeout: time.Second, SynAckRetries: -1}})
+	wait := func(d time.Duration) { <-time.After(d) }
+	wait(1200 * time.Millisecond)
+	tu := tuple4(1)
+	r.send(segment{tuple: tu, flags: header.TCPFlagSyn, seq: 1000}.frame())
+	sa := r.recvFlags(tu, header.TCPFlagSyn|header.TCPFlagAck)
+	wait(500 * time.Millisecond)
+	r.send(segment{tuple: tu, flags: header.TCPFlagAck, seq: 1001, ack: sa.seq + 1}.frame())
+	select {
+	case <-a.conns:
+	case err := <-a.errs:
+		t.Errorf("the handshake failed: %v", err)
+	case <-time.After(within):
+		t.Error("nothing came of the handshake")
+	}
 }
 
 // TestFailedHandshake returns the client's reset from Accept.

@@ -269,15 +269,20 @@ func (s *Stack) calibrate() tcpip.Error {
 		if v6 && s.link.MTU() < header.IPv6MinimumMTU {
 			continue // there is none on such a link
 		}
-		s.link.Look(func(t []byte) {
+		s.link.Look(func(t []byte) bool {
+			h := header.TCP(t)
+			if h.SourcePort() != id.Destination.Port() || h.DestinationPort() != id.Client.Port() {
+				return false // a connection's
+			}
 			o := minisock.ReadSYN(t)
 			if v6 {
 				local.MSS6 = o.MSS
 			} else {
 				local.MSS4 = o.MSS
 			}
-			local.Window = header.TCP(t).WindowSize()
+			local.Window = h.WindowSize()
 			local.WindowScale = uint8(max(0, o.WindowScale))
+			return true
 		})
 		err := s.throwAway(id)
 		s.link.Look(nil)

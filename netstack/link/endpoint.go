@@ -58,7 +58,7 @@ type Endpoint struct {
 	owner Owner
 	start time.Time // of the flows' clock
 	tick  *ticker   // nil without flows
-	look  atomic.Pointer[func(tcp []byte)]
+	look  atomic.Pointer[func(tcp []byte) bool]
 	big   tooBig
 	drops [NumDropReasons]atomic.Uint64
 	mtu   atomic.Uint32

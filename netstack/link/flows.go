@@ -142,9 +142,9 @@ func (e *Endpoint) Emit(packet []byte, queue uint16) {
 	q.sendPacket(p.Dst, packet)
 }
 
-// Look lets f see the TCP header of the stack's next SYN, which goes no further; nil
-// ends it.
-func (e *Endpoint) Look(f func(tcp []byte)) {
+// Look lets f see the TCP header of each SYN of the stack's, which goes no further if
+// it returns true; nil ends it.
+func (e *Endpoint) Look(f func(tcp []byte) bool) {
 	if f == nil {
 		e.look.Store(nil)
 		return
@@ -159,8 +159,7 @@ func (e *Endpoint) admits(pkt *stack.PacketBuffer) (queue uint16, ok bool) {
 	if len(tcp) < header.TCPMinimumSize {
 		return 0, false
 	}
-	if f := e.look.Load(); f != nil && tcp[13]&offload.TCPSyn != 0 {
-		(*f)(tcp)
+	if f := e.look.Load(); f != nil && tcp[13]&offload.TCPSyn != 0 && (*f)(tcp) {
 		return 0, false
 	}
 	s := minisock.Segment{IP: pkt.NetworkHeader().Slice(), TCP: tcp, Payload: pkt.Data().Size(), Partial: true}

@@ -111,9 +111,12 @@ func (q *queue) run(ctx context.Context) error {
 		undo := Pin(q.index)
 		defer undo()
 	}
-	waitRead := q.dev.ReadFrame
+	waitRead := func(iov []unix.Iovec) (int, error) {
+		n, err := q.dev.ReadFrame(iov)
+		q.begin() // when the frame came, not when the wait for it began
+		return n, err
+	}
 	for {
-		q.begin()
 		if _, err := q.receiver.receive(waitRead); err != nil {
 			return err
 		}
