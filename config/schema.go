@@ -51,7 +51,7 @@ func deviceFields(o *tundev.Options) []field {
 		},
 		{
 			"device.attach", boolean(&o.Attach), "false",
-			"Take the persistent TUN device of that name (ip tuntap add) instead of making one. Needs no privilege if it belongs to this user; it stays when the gateway ends.",
+			"Take the persistent device of that name (ip tuntap add) instead of making one. Needs no privilege if it belongs to this user; it stays when the gateway ends.",
 		},
 		{
 			"device.netns", text(&o.NetNS, "a path, a pid or a name that ip netns list shows", anyText), "the gateway's",
@@ -78,7 +78,7 @@ func deviceFields(o *tundev.Options) []field {
 			"What to do when somebody deletes the device. exit: end with an error; recreate: make it, or attach to it, again, connections surviving.",
 		},
 		{
-			"device.mtu", number(&o.MTU, tundev.MinMTU, tundev.MaxMTU, "bytes"), fmt.Sprint(tundev.DefaultMTU),
+			"device.mtu", number(&o.MTU, tundev.MinMTU, tundev.MaxMTU, "bytes"), fmt.Sprintf("%d, or an existing device's own", tundev.DefaultMTU),
 			fmt.Sprintf("Largest IP packet on the device. IPv6 needs %d.", tundev.MinMTUv6),
 		},
 		{

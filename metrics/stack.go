@@ -96,7 +96,7 @@ func admissionMetrics() []metric[stats] {
 			func(s *stats) int { return s.Established }),
 		{
 			name: "tcp_attempts_total", kind: counter, labels: []string{"result"},
-			help: "Connection attempts that ended, by how. refused: reset because the upstream refused or the policy forbids it. dropped: left unanswered by the handler. handshake_failed: the client did not finish. half_open_limit: past stack.max_half_open or a share of it, which is answered as stack.overflow says. connection_limit: reset at stack.max_connections.",
+			help: "Connection attempts that ended, by how. refused: reset because the upstream refused or the policy forbids it. dropped: left unanswered by the handler. handshake_failed: the client did not finish. half_open_limit: SYNs past stack.max_half_open or a share of it, answered as stack.overflow says; who comes back with a cookie is counted once more by how that ends. connection_limit: reset at stack.max_connections.",
 			emit: func(s *stats, put put) {
 				put(float64(s.Accepted), "accepted")
 				put(float64(s.Refused), "refused")

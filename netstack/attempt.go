@@ -31,6 +31,7 @@ type attempt struct {
 	conn     *conn                 // being made, or ready
 	ready    bool                  // conn is
 	answered bool                  // one of Accept, Refuse and Drop was called
+	late     bool                  // its upstream is dialled after the handshake
 	done     func(flow.Conn, error)
 	err      error // why there will be no connection
 }
@@ -69,13 +70,16 @@ func (t *attempts) get(slot uint32, h minisock.Handle) *attempt {
 	return nil
 }
 
-func (t *attempts) remove(a *attempt) {
+// remove reports whether a was there.
+func (t *attempts) remove(a *attempt) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.all[a.slot-1] == a {
-		t.all[a.slot-1] = nil
-		t.free = append(t.free, a.slot)
+	if t.all[a.slot-1] != a {
+		return false
 	}
+	t.all[a.slot-1] = nil
+	t.free = append(t.free, a.slot)
+	return true
 }
 
 // snapshot lists those that are under way.
@@ -91,13 +95,20 @@ func (t *attempts) snapshot() []*attempt {
 	return list
 }
 
+// len is how many are under way.
+func (t *attempts) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.all) - len(t.free)
+}
+
 // newAttempt makes the record's attempt, nil if the stack takes no more.
-func (s *Stack) newAttempt(h minisock.Handle, id flow.ID) *attempt {
-	if s.counters.established.Load() >= int64(s.opts.MaxConnections) {
+func (s *Stack) newAttempt(h minisock.Handle, id flow.ID, late bool) *attempt {
+	if int(s.counters.established.Load())+s.attempts.len() >= s.opts.MaxConnections {
 		s.counters.connLimit.Add(1)
 		return nil
 	}
-	a := &attempt{s: s, id: id, h: h}
+	a := &attempt{s: s, id: id, h: h, late: late}
 	a.task.Init(loop.RunnerFunc(a.opened))
 	s.attempts.add(a)
 	s.flows.SetOwner(h, a.slot)
@@ -106,7 +117,7 @@ func (s *Stack) newAttempt(h minisock.Handle, id flow.ID) *attempt {
 
 // Dial implements link.Owner.
 func (s *Stack) Dial(r minisock.Result, p *offload.Packet) {
-	a := s.newAttempt(r.Handle, flow.ID{Protocol: flow.TCP, Client: client(p), Destination: destination(p)})
+	a := s.newAttempt(r.Handle, flow.ID{Protocol: flow.TCP, Client: client(p), Destination: destination(p)}, false)
 	if a == nil || !s.serve(a) {
 		s.flows.Refuse(r.Handle)
 	}
@@ -115,21 +126,25 @@ func (s *Stack) Dial(r minisock.Result, p *offload.Packet) {
 // serve hands an attempt to the handler, unless the stack is closed.
 func (s *Stack) serve(a *attempt) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
-		s.attempts.remove(a)
+		s.mu.Unlock()
+		a.leave()
 		return false
 	}
+	s.handlers.Add(1)
+	s.mu.Unlock()
 	if h, ok := s.handler.(flow.Starter); ok {
 		h.StartTCP(s.ctx, a)
+		s.handlers.Done()
 		return true
 	}
-	s.handlers.Go(func() {
+	go func() {
+		defer s.handlers.Done()
 		// A handler that answers nothing would keep its record until that
 		// expires.
 		defer a.Drop()
 		s.handler.HandleTCP(s.ctx, a)
-	})
+	}()
 	return true
 }
 
@@ -162,7 +177,7 @@ func (a *attempt) AcceptLater(done func(flow.Conn, error)) {
 	case a.ready:
 		a.answered = true
 		a.mu.Unlock()
-		a.s.attempts.remove(a)
+		a.leave()
 		a.give(done)
 	default:
 		a.answered, a.done = true, done
@@ -172,6 +187,13 @@ func (a *attempt) AcceptLater(done func(flow.Conn, error)) {
 		} else if !a.s.flows.Answer(a.h, a.s.link.Now()) && a.s.flows.State(a.h) == minisock.Free {
 			a.fail(unix.ECONNRESET)
 		}
+	}
+}
+
+// leave takes the attempt off the books, once.
+func (a *attempt) leave() {
+	if a.s.attempts.remove(a) && a.late {
+		a.s.counters.late.Add(-1)
 	}
 }
 
@@ -213,7 +235,7 @@ func (a *attempt) giveUp() bool {
 		a.conn.Abort()
 	}
 	if first {
-		a.s.attempts.remove(a)
+		a.leave()
 	}
 	return first
 }
@@ -232,7 +254,7 @@ func (a *attempt) fail(err error) {
 	for _, pkt := range held {
 		pkt.DecRef()
 	}
-	a.s.attempts.remove(a)
+	a.leave()
 	a.s.counters.failed.Add(1)
 	if done != nil {
 		done(nil, a.failure(err))

@@ -47,13 +47,24 @@ func (s *Stack) Create(r minisock.Result, pkt *stack.PacketBuffer) {
 	a.open(0)
 }
 
-// lateAttempt is for a handshake that was done before anybody was asked.
+// lateAttempt is for a handshake that was done before anybody was asked. Those whose
+// upstream is being dialled are bounded as half-open ones are, since the dead hosts of
+// some must not take every socket.
 func (s *Stack) lateAttempt(h minisock.Handle) *attempt {
 	o, ok := s.flows.Open(h)
 	if !ok {
 		return nil
 	}
-	return s.newAttempt(h, flow.ID{Protocol: flow.TCP, Client: o.Client, Destination: o.Destination})
+	if s.counters.late.Add(1) > int64(s.opts.MaxHalfOpen) {
+		s.counters.late.Add(-1)
+		s.counters.lateLimit.Add(1)
+		return nil
+	}
+	a := s.newAttempt(h, flow.ID{Protocol: flow.TCP, Client: o.Client, Destination: o.Destination}, true)
+	if a == nil {
+		s.counters.late.Add(-1)
+	}
+	return a
 }
 
 // Hold implements link.Owner.
@@ -236,7 +247,7 @@ func (a *attempt) opened() {
 	a.mu.Unlock()
 	switch {
 	case done != nil:
-		a.s.attempts.remove(a)
+		a.leave()
 		a.give(done)
 	case late && !a.s.serve(a):
 		c.Abort()

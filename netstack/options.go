@@ -85,6 +85,9 @@ type HandshakeOptions struct {
 	SynAckRetries int
 	// Timeout is how long a SYN-ACK waits for its ACK. 0 is 10 s.
 	Timeout time.Duration
+	// DialTimeout ends an attempt whose handler forgot it; it must be longer than
+	// a handler takes. 0 is 30 s.
+	DialTimeout time.Duration
 	// DeferAccept is how long a finished handshake may wait for data before an
 	// endpoint is made (TCP_DEFER_ACCEPT). 0 is not at all.
 	DeferAccept time.Duration
@@ -226,7 +229,7 @@ func (o *Options) flows() minisock.Options {
 	m := minisock.Options{
 		Admission: minisock.DialFirst, Overflow: o.Overflow, Backlog: o.MaxHalfOpen,
 		PerSource: o.MaxHalfOpenPerSource, PerDestination: o.MaxHalfOpenPerDestination,
-		SynAckRetries: h.SynAckRetries, HandshakeTimeout: h.Timeout, DeferAccept: h.DeferAccept,
+		SynAckRetries: h.SynAckRetries, HandshakeTimeout: h.Timeout, DialTimeout: h.DialTimeout, DeferAccept: h.DeferAccept,
 		MinMSS: h.MinMSS, TimeWait: h.TimeWait, FinTimeout: h.FinTimeout, OrphanRetries: h.OrphanRetries,
 		MaxTimeWait: h.MaxTimeWait, MaxOrphans: h.MaxOrphans,
 		ResetRate: h.ResetRate, ChallengeRate: h.ChallengeRate,

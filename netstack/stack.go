@@ -70,7 +70,8 @@ type Stack struct {
 
 // counters are Stats while they count.
 type counters struct {
-	established                                                atomic.Int64
+	established, late                                          atomic.Int64 // late: being dialled after their handshake
+	lateLimit                                                  atomic.Uint64
 	accepted, refused, dropped, failed, connLimit              atomic.Uint64
 	dgramIn, dgramOut, byteIn, byteOut, dgramBad, dgramRejects atomic.Uint64
 }
@@ -278,7 +279,7 @@ func (s *Stack) Stats() Stats {
 		Refused:           c.refused.Load(),
 		Dropped:           c.dropped.Load(),
 		HandshakeFailed:   c.failed.Load(),
-		HalfOpenLimit:     f.Counters[minisock.BacklogFull] + f.Counters[minisock.SourceShare] + f.Counters[minisock.DestinationShare],
+		HalfOpenLimit:     f.Counters[minisock.BacklogFull] + f.Counters[minisock.SourceShare] + f.Counters[minisock.DestinationShare] + c.lateLimit.Load(),
 		ConnectionLimit:   c.connLimit.Load(),
 		DatagramsIn:       c.dgramIn.Load(),
 		DatagramsOut:      c.dgramOut.Load(),

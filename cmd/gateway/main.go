@@ -1,8 +1,8 @@
-// Command gateway turns a TUN device into connections.
+// Command gateway turns a TUN or TAP device into connections.
 //
 //	gateway run -c FILE        serve a device as a config says
 //	gateway exec -- CMD        run a program whose only way out is the gateway
-//	gateway demo               see it work, in half a minute
+//	gateway demo               see it work, in ten seconds
 //	gateway probe              what devices can do here, and why not
 //	gateway check -c FILE      report every fault in a config
 //	gateway version
@@ -34,7 +34,7 @@ type cli struct {
 	Run     runCmd     `cmd:"" help:"Serve a device as a config file says, until SIGTERM or SIGINT."`
 	Exec    execCmd    `cmd:"" help:"Run a program in a network namespace of its own, whose only way out is the gateway. Needs no root."`
 	Demo    demoCmd    `cmd:"" help:"See the gateway work: a private namespace, real clients, every byte checked, figures at the end. Needs no root."`
-	Probe   probeCmd   `cmd:"" help:"Say what TUN devices can do on this machine, and why not."`
+	Probe   probeCmd   `cmd:"" help:"Say what TUN and TAP devices can do on this machine, and why not."`
 	Check   checkCmd   `cmd:"" help:"Report every fault in a config file."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -54,7 +54,7 @@ func execute(args []string) int {
 	var c cli
 	parser, err := kong.New(&c,
 		kong.Name("gateway"),
-		kong.Description("tungate: a gateway that turns a TUN device into connections."),
+		kong.Description("tungate: a gateway that turns a TUN or TAP device into connections."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.Vars{"version": version},

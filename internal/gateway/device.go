@@ -137,6 +137,7 @@ func (g *Gateway) makeAgain(ctx context.Context) bool {
 
 // replace serves d in the place of the device that went.
 func (g *Gateway) replace(d Device) {
+	g.told.Store(nil)
 	g.served.Store(&d)
 	g.stack.Replace(d)
 	g.iface.Store(&tundev.State{Up: true, MTU: d.MTU()})
@@ -153,17 +154,34 @@ type watcher interface {
 	Watch(ctx context.Context, fn func(tundev.State)) error
 }
 
-// follow takes note of a change of the interface, with one line.
+// settle is how long changes of the interface are gathered before they are told: the
+// end of a device is announced as several.
+const settle = 50 * time.Millisecond
+
+// follow takes note of a change of the interface at once, and has it told soon.
 func (g *Gateway) follow(now tundev.State) {
 	before := g.iface.Swap(&now)
 	if before == nil {
 		return
 	}
 	g.stack.SetMTU(now.MTU)
+	if now.Up && !before.Up {
+		g.stack.LinkUp()
+	}
+	if g.told.CompareAndSwap(nil, before) {
+		time.AfterFunc(settle, g.tell)
+	}
+}
+
+// tell says, with one line, what has changed since follow was called first.
+func (g *Gateway) tell() {
+	before, now := g.told.Swap(nil), g.iface.Load()
+	if g.gone.Load() || phase(g.state.Load()) != serving || before == nil {
+		return // which has a line of its own
+	}
 	name := zap.String("device", g.device().Name())
 	switch {
 	case now.Up && !before.Up:
-		g.stack.LinkUp()
 		g.log.Info("link up", name)
 	case !now.Up && before.Up:
 		g.log.Warn("link down: nothing moves until it is up", name)

@@ -92,7 +92,8 @@ type Gateway struct {
 	state  atomic.Int32           // phase
 	served atomic.Pointer[Device] // another after it was made again
 	iface  atomic.Pointer[tundev.State]
-	gone   atomic.Bool // the device was deleted, and is not there again yet
+	told   atomic.Pointer[tundev.State] // what was last told of, while more is gathered
+	gone   atomic.Bool                  // the device was deleted, and is not there again yet
 
 	short    atomic.Bool // of memory
 	episodes atomic.Uint64
@@ -148,10 +149,21 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error
 			return nil, err
 		}
 	}
-	if g.stack, err = netstack.New(g.device(), g.handler, cfg.Stack, deps); err != nil {
+	if g.stack, err = netstack.New(g.device(), g.handler, g.stackOptions(), deps); err != nil {
 		return nil, err
 	}
 	return g, nil
+}
+
+// stackOptions are the config's, with what another section says of them.
+func (g *Gateway) stackOptions() netstack.Options {
+	const (
+		unset = 10 * time.Second // proxy's default
+		spare = 20 * time.Second
+	)
+	o := g.cfg.Stack
+	o.Handshake.DialTimeout = min(time.Hour, max(g.cfg.Proxy.ConnectTimeout, unset)+spare)
+	return o
 }
 
 // newHandler makes the handler, and the loop it shares with the device.

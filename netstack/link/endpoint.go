@@ -141,7 +141,9 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	}
 	var joined error
 	for range d.queues {
-		joined = errors.Join(joined, <-errs)
+		if err := <-errs; !errors.Is(joined, tundev.ErrGone) || !errors.Is(err, tundev.ErrGone) { // each would tell
+			joined = errors.Join(joined, err)
+		}
 		cancel()
 	}
 	tick.Wait()
