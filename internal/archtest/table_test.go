@@ -141,6 +141,14 @@ var table = map[string]row{
 		ours:   []string{"internal/testutil", "flow"},
 		theirs: []string{kong, netlink, netns, yaml},
 	},
+	"bench/flood": {
+		why:  "bench/flood sees the program from outside",
+		ours: []string{"internal/testutil"},
+	},
+	"bench/scale": {
+		why:  "bench/scale sees the program from outside",
+		ours: []string{"internal/testutil"},
+	},
 	"deploy": {
 		why:   "deploy is manifests; its tests read the configs in them",
 		tests: []string{"config"},
