@@ -82,11 +82,9 @@ func (w *worker) read(r io.Reader) {
 
 // note keeps count of the connections that stand.
 func (w *worker) note(n news) {
-	change := 0
+	change := n.Done
 	if n.Op == w.last.Op {
-		change = n.Done - w.last.Done
-	} else {
-		change = n.Done
+		change -= w.last.Done
 	}
 	lost := n.Lost - w.last.Lost
 	switch n.Op {

@@ -28,6 +28,7 @@ type options struct {
 	window    int
 	keepalive []string
 	bin       string
+	queue     int
 	out       string
 	profile   string
 }
@@ -45,6 +46,7 @@ func main() {
 	flag.IntVar(&o.openers, "openers", 2, "processes that open connections at once")
 	flag.IntVar(&o.window, "window", 128, "connects under way in each")
 	flag.StringVar(&o.bin, "bin", "", "a gateway already built; empty builds ./cmd/gateway")
+	flag.IntVar(&o.queue, "txqueuelen", 0, "packets a queue of the device holds before the kernel drops; 0 leaves what the gateway made")
 	flag.StringVar(&o.out, "out", "", "write scale.csv and scale.svg to this folder")
 	flag.StringVar(&o.profile, "profile", "", "write CPU and heap profiles of the gateway to PREFIX-WHEN.pprof")
 	flag.Parse()
@@ -174,6 +176,11 @@ func (r *run) setUp() error {
 	}
 	if err := client.IP(fmt.Sprintf("addr add %s/32 dev %s", probeAddr, testutil.TunName)); err != nil {
 		return err
+	}
+	if r.queue > 0 {
+		if err := client.IP(fmt.Sprintf("link set %s txqueuelen %d", testutil.TunName, r.queue)); err != nil {
+			return err
+		}
 	}
 	r.fleet = &fleet{ns: client, self: r.self}
 	for first := 0; first < r.n; first += perProcess {

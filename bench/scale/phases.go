@@ -1,13 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/tungate/tungate/internal/testutil"
 )
 
 // row is what one phase came to.
@@ -21,7 +26,9 @@ type row struct {
 	probe, echo    time.Duration // slowest fresh connection of the phase
 	probeFails     int
 	probes         int
-	before         sample
+	dropped        int // packets the kernel dropped at the device's full queues
+	packets        int // that the kernel gave the device in the phase
+	events         string
 	firstErr, note string
 }
 
@@ -88,7 +95,9 @@ func (r *run) phase(name string, f func(*row) error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	line := row{phase: name, before: before}
+	line := row{phase: name}
+	packets, dropped := r.device()
+	events, _ := r.gw.Metrics()
 	start := time.Now()
 	err = f(&line)
 	if line.took == 0 {
@@ -100,9 +109,14 @@ func (r *run) phase(name string, f func(*row) error) error {
 		line.cores = (after.cpu - before.cpu).Seconds() / (after.at - before.at).Seconds()
 	}
 	line.probe, line.echo, line.probeFails, line.probes = r.watch.slowest(name)
+	packetsNow, droppedNow := r.device()
+	line.packets, line.dropped = packetsNow-packets, droppedNow-dropped
+	if now, err := r.gw.Metrics(); err == nil {
+		line.events = eventText(now.Sub(events))
+	}
 	r.rows = append(r.rows, line)
-	r.logf("%s: %d done, %d failed, %d lost in %.1f s, slowest fresh connection %.0f ms %s",
-		name, line.done, line.failed, line.lost, line.took.Seconds(), millis(line.probe), line.firstErr)
+	r.logf("%s: %d done, %d failed, %d lost in %.1f s, slowest fresh connection %.0f ms, %d packets to the device, %d dropped there %s",
+		name, line.done, line.failed, line.lost, line.took.Seconds(), millis(line.probe), line.packets, line.dropped, line.firstErr)
 	if err == nil {
 		err = serr
 	}
@@ -110,6 +124,34 @@ func (r *run) phase(name string, f func(*row) error) error {
 		err = fmt.Errorf("the gateway ended with status %d: %w\n%s", r.gw.ExitCode(), err, tail(r.gw.Log()))
 	}
 	return err
+}
+
+// device is how many packets the kernel has given the device, and how many it has
+// dropped because a queue of it was full.
+func (r *run) device() (packets, dropped int) {
+	text, err := r.lab.Client.Output("ip", "-s", "-j", "link", "show", "dev", testutil.TunName)
+	if err != nil {
+		return 0, 0
+	}
+	var links []struct {
+		Stats64 struct{ Tx struct{ Packets, Dropped int } }
+	}
+	if json.Unmarshal([]byte(text), &links) != nil || len(links) != 1 {
+		return 0, 0
+	}
+	return links[0].Stats64.Tx.Packets, links[0].Stats64.Tx.Dropped
+}
+
+// eventText names the gateway's largest counts of a phase.
+func eventText(s testutil.Series) string {
+	const metric, most = "tungate_tcp_flow_events_total{event=", 8
+	keys := slices.Collect(maps.Keys(s))
+	keys = slices.DeleteFunc(keys, func(k string) bool { return s[k] < 1 || !strings.HasPrefix(k, metric) })
+	slices.SortFunc(keys, func(a, b string) int { return cmp.Compare(s[b], s[a]) })
+	for i, k := range keys {
+		keys[i] = fmt.Sprintf("%s %.0f", strings.Trim(strings.TrimPrefix(k, metric), `"}`), s[k])
+	}
+	return strings.Join(keys[:min(most, len(keys))], ", ")
 }
 
 // tail is the end of a long text.
@@ -129,8 +171,8 @@ func (r *run) open(name string, first bool) error {
 				r.markPoints(done)
 			}
 		}()
-		if first && r.profile != "" {
-			go r.saveProfile("open", "profile?seconds=10")
+		if first {
+			go r.saveProfile("open", "profile?seconds=4")
 		}
 		t, err := r.fleet.all(order{Op: "open", Window: r.window}, r.openers, 5*time.Minute)
 		close(done)
@@ -224,15 +266,13 @@ func (r *run) end(how string) error {
 				return err
 			}
 		}
+		go r.saveProfile("end-"+how, "profile?seconds=4")
 		t, err := r.fleet.all(o, len(r.fleet.workers), 5*time.Minute)
 		line.fill(t)
 		return err
 	})
 	if err != nil {
 		return err
-	}
-	if how == "fin" {
-		r.saveProfile("after-"+how, "goroutine")
 	}
 	return r.phase("after "+how, func(line *row) error {
 		deadline := time.Now().Add(awaited + r.settle)
