@@ -216,6 +216,7 @@ func (g *Gateway) parts(ctx context.Context) []part {
 		{"device " + g.device().Name(), func() error { return g.serveDevice(ctx) }},
 		{"proxy", func() error { return g.handler.Run(ctx) }},
 		{"admin", func() error { return g.admin.Run(ctx) }},
+		{"memory", func() error { return g.reclaim(ctx) }},
 	}
 }
 
