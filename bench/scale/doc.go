@@ -19,6 +19,5 @@
 //     again before the next.
 //
 // Silent clients are real ones whose packets, RSTs with them, an nftables rule of
-// the namespace drops: the gateway finds out by keepalive alone, whose times the
-// run shortens (-keepalive) and prints.
+// the namespace drops: the gateway finds out by keepalive alone (-keepalive).
 package main

@@ -134,7 +134,9 @@ func (r *run) device() (packets, dropped int) {
 		return 0, 0
 	}
 	var links []struct {
-		Stats64 struct{ Tx struct{ Packets, Dropped int } }
+		Stats64 struct {
+			Tx struct{ Packets, Dropped int }
+		}
 	}
 	if json.Unmarshal([]byte(text), &links) != nil || len(links) != 1 {
 		return 0, 0
@@ -250,6 +252,10 @@ func (r *run) held() error {
 	})
 }
 
+// finWindow is how many FINs a process has under way. All at once they would overflow
+// the device's queues, and what is measured is the kernel's backoff for minutes.
+const finWindow = 64
+
 // end ends all connections in one way and waits for the gateway's memory.
 func (r *run) end(how string) error {
 	name := map[string]string{"reset": "all reset", "fin": "all closed", "silent": "all silent"}[how]
@@ -258,7 +264,7 @@ func (r *run) end(how string) error {
 		o := order{Op: "reset", Window: perProcess}
 		switch how {
 		case "fin":
-			o.Op = "fin"
+			o = order{Op: "fin", Window: finWindow}
 		case "silent":
 			awaited = r.keepaliveTime()
 			line.note = fmt.Sprintf("keepalive finds them within %v", awaited)
@@ -313,6 +319,7 @@ func (r *run) mute(on bool) error {
 // startProber starts the process that opens fresh connections.
 func (r *run) startProber() error {
 	cmd := exec.Command(r.self, "-role", "probe")
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1") // its signals would interrupt calls
 	if _, err := cmd.StdinPipe(); err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func probeOnce(from netip.Addr, to netip.AddrPort) (p probe) {
 		unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}))
 	start := time.Now()
 	if err == nil {
-		err = connect(fd, to)
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 		p.Open = time.Since(start)
 	}
 	if err == nil {
@@ -81,24 +81,4 @@ func probeOnce(from netip.Addr, to netip.AddrPort) (p probe) {
 		p.Open = max(p.Open, time.Since(start))
 	}
 	return p
-}
-
-// connect connects. Go's own signals may interrupt the call, which goes on all the
-// same (connect(2)).
-func connect(fd int, to netip.AddrPort) error {
-	err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
-	if !errors.Is(err, unix.EINTR) {
-		return err
-	}
-	for errors.Is(err, unix.EINTR) {
-		_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(probeTimeout.Milliseconds()))
-	}
-	if err != nil {
-		return err
-	}
-	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && code != 0 {
-		err = unix.Errno(code)
-	}
-	return err
 }
