@@ -28,6 +28,13 @@ func (r *result) replyRate(o options) float64 {
 	return float64(max(0, r.replies-repliesPerClient*o.clients)) / float64(o.seconds)
 }
 
+// share is how much of the flood entered the gateway, in per cent; what clients sent
+// entered by the same way.
+func (r *result) share(o options) float64 {
+	const packetsPerClient = 6
+	return 100 * min(1, float64(max(0, r.entered-packetsPerClient*o.clients))/float64(max(r.sent, 1)))
+}
+
 // unmet lists the goals that were missed.
 func (r *result) unmet(o options) []string {
 	var bad []string
@@ -67,7 +74,7 @@ func report(w io.Writer, results []result, o options) {
 			met = "NO: " + strings.Join(bad, ", ")
 		}
 		fmt.Fprintf(w, "| %s | %s | %d | %.0f %% | %d of %d | %s | %s | %s | %s, %s, %s | %.2f | %d | %d, %d | %.0f | %s |\n",
-			r.config, r.flood.name, r.sent/o.seconds, 100*float64(r.entered)/float64(max(r.sent, 1)),
+			r.config, r.flood.name, r.sent/o.seconds, r.share(o),
 			r.ok, r.ok+r.failed, millis(r.p50), millis(r.p99), millis(r.worst),
 			mib(r.before), mib(r.peak), mib(r.after), r.cores, r.halfOpen, r.tables, r.left, r.replyRate(o), met)
 	}

@@ -22,6 +22,7 @@ type row struct {
 	failed, lost   int
 	took           time.Duration
 	rss, heap      int64
+	held           int // connections in the gateway at the end
 	cores          float64
 	probe, echo    time.Duration // slowest fresh connection of the phase
 	probeFails     int
@@ -105,7 +106,7 @@ func (r *run) phase(name string, f func(*row) error) error {
 	}
 	after, serr := r.watch.now()
 	if serr == nil {
-		line.rss, line.heap = after.rss, after.heap
+		line.rss, line.heap, line.held = after.rss, after.heap, after.held
 		line.cores = (after.cpu - before.cpu).Seconds() / (after.at - before.at).Seconds()
 	}
 	line.probe, line.echo, line.probeFails, line.probes = r.watch.slowest(name)

@@ -20,7 +20,7 @@ type sample struct {
 	cpu       time.Duration
 	gcs       int
 	gcPause   time.Duration // all pauses so far
-	records   int           // of connections in the gateway
+	held      int           // connections that the gateway holds, the prober's among them
 	conntrack int
 }
 
@@ -67,7 +67,7 @@ func (w *watch) now() (sample, error) {
 	s.heap = int64(m["go_memstats_heap_alloc_bytes"])
 	s.gcs = int(m["go_gc_duration_seconds_count"])
 	s.gcPause = time.Duration(m["go_gc_duration_seconds_sum"] * float64(time.Second))
-	s.records = int(m["tungate_tcp_flow_records"])
+	s.held = int(m["tungate_tcp_established"])
 	// Without the module there is no such file, and nothing is tracked.
 	if text, err := w.ns.ReadSysctl("netfilter/nf_conntrack_count"); err == nil {
 		s.conntrack, _ = strconv.Atoi(text)
