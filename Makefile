@@ -88,6 +88,16 @@ bench: build ## the README's figures, with plain veth measured next to them, and
 bench-device: ## the device and the stack by themselves: bare reads, a sink, queues, no vnet_hdr
 	bench/run.sh -tests device,sink,queues,novnet
 
+.PHONY: scale
+scale: build ## a million connections of real clients, held and ended in three ways (20 minutes); SCALE='-n 50000' for fewer
+	go build -o bin/scale ./bench/scale
+	$(AS_ROOT) bin/scale -bin bin/gateway $(or $(SCALE),-out docs)
+
+.PHONY: flood
+flood: build packages ## 200 real clients beside floods of SYNs, ACKs, RSTs, FINs and data; FLOOD='-seconds 5' for a quick look
+	go build -o bin/flood ./bench/flood
+	$(AS_ROOT) bin/flood -bin bin/gateway $(FLOOD)
+
 .PHONY: cross
 cross: ## build and vet for arm64 and 386, without cgo
 	@failed=0; for arch in arm64 386; do for check in build vet; do \

@@ -146,11 +146,11 @@ func stackFields(o *netstack.Options) []field {
 			"Congestion control towards clients: cubic (RFC 9438) or reno (RFC 5681).",
 		},
 		{
-			"stack.tcp.keepalive_idle", durationOrOff(&tcp.KeepaliveIdle), "1m",
-			"Silence of a client after which it is probed. off: never.",
+			"stack.tcp.keepalive_idle", durationOrOff(&tcp.KeepaliveIdle), "10m",
+			"Silence of a client after which it is probed. off: never. Each probe costs some 30 us: a million idle clients must not be probed each minute.",
 		},
 		{
-			"stack.tcp.keepalive_interval", duration(&tcp.KeepaliveInterval), "15s",
+			"stack.tcp.keepalive_interval", duration(&tcp.KeepaliveInterval), "1m15s",
 			"Time between probes.",
 		},
 		{

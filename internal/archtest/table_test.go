@@ -151,6 +151,14 @@ var table = map[string]row{
 		ours:   []string{"flow"},
 		theirs: []string{gvisor},
 	},
+	"bench/flood": {
+		why:  "bench/flood sees the program from outside",
+		ours: []string{"internal/testutil"},
+	},
+	"bench/scale": {
+		why:  "bench/scale sees the program from outside",
+		ours: []string{"internal/testutil"},
+	},
 	"deploy": {
 		why:   "deploy is manifests; its tests read the configs in them",
 		tests: []string{"config"},

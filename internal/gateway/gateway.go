@@ -251,6 +251,7 @@ func (g *Gateway) parts(ctx context.Context) []part {
 		{"proxy", func() error { return g.handler.Run(ctx) }},
 		{"memory", func() error { return g.memory.Run(ctx) }},
 		{"admin", func() error { return g.admin.Run(ctx) }},
+		{"memory reclaim", func() error { return g.reclaim(ctx) }},
 	}
 }
 

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// clientTimeout is when a connect counts as failed: a person has given up by then.
+const clientTimeout = 10 * time.Second
+
+// attempt is one client.
+type attempt struct {
+	Connect time.Duration
+	Err     string
+}
+
+// runClients connects n times, evenly over span, and prints every attempt.
+func runClients(addr string, n int, span time.Duration) error {
+	attempts := make([]attempt, n)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for i := range n {
+		time.Sleep(time.Until(begin.Add(span * time.Duration(i) / time.Duration(n))))
+		wg.Go(func() { attempts[i] = connect(addr) })
+	}
+	wg.Wait()
+	return json.NewEncoder(os.Stdout).Encode(attempts)
+}
+
+// connect is one client: connect, a byte there and back, close.
+func connect(addr string) (a attempt) {
+	start := time.Now()
+	d := net.Dialer{Timeout: clientTimeout}
+	c, err := d.DialContext(context.Background(), "tcp4", addr)
+	a.Connect = time.Since(start)
+	if err == nil {
+		err = echo(c)
+		c.Close()
+	}
+	if err != nil {
+		a.Err = err.Error()
+	}
+	return a
+}
+
+func echo(c net.Conn) error {
+	err := c.SetDeadline(time.Now().Add(clientTimeout))
+	if err == nil {
+		_, err = c.Write([]byte{1})
+	}
+	if err == nil {
+		_, err = io.ReadFull(c, make([]byte, 1))
+	}
+	return err
+}
+
+// runServer echoes for ever.
+func runServer(addr string) error {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", addr)
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		if err != nil {
+			continue // out of descriptors for a moment
+		}
+		go func() {
+			_, _ = io.Copy(c, c)
+			c.Close()
+		}()
+	}
+}

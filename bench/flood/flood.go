@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tungate/tungate/internal/testutil"
+)
+
+// kind is one sort of flood.
+type kind struct {
+	name  string
+	flags []string // of hping3
+	rate  string   // in words
+}
+
+// floods are all of them.
+func floods() []kind {
+	const trickle = "20000" // microseconds between two: 50 a second
+	return []kind{
+		{"syn", []string{"-S", "--flood"}, "full"},
+		{"trickle", []string{"-S", "-i", "u" + trickle}, "50/s"},
+		{"ack", []string{"-A", "--flood"}, "full"},
+		{"rst", []string{"-R", "--flood"}, "full"},
+		{"fin", []string{"-F", "--flood"}, "full"},
+		{"data", []string{"-A", "-P", "-d", "512", "--flood"}, "full"},
+	}
+}
+
+// spoofed is how many sources a flood has: all of 198.19.0.0/20.
+const spoofed = 4096
+
+// floodSource is what hping3 is given for a source, so that the rule can tell its
+// packets from others.
+const floodSource = "198.19.255.1"
+
+// spoof gives each packet of hping3 a source of its own, at random.
+func spoof(ns *testutil.Namespace) error {
+	var b strings.Builder
+	b.WriteString("table ip flood { chain out { type filter hook output priority 0;\n")
+	fmt.Fprintf(&b, "ip saddr %s ip saddr set numgen random mod %d map {", floodSource, spoofed)
+	for i := range spoofed {
+		fmt.Fprintf(&b, " %d : 198.19.%d.%d,", i, i>>8, i&0xff)
+	}
+	b.WriteString(" }\n}\n}\n")
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(b.String())
+	if _, stderr, err := ns.Run(10*time.Second, cmd); err != nil {
+		return fmt.Errorf("nft: %w: %s", err, stderr)
+	}
+	return nil
+}
+
+// start starts the flood; it goes on until it is stopped.
+func (k kind) start(ns *testutil.Namespace, addr, port string) (*testutil.Process, error) {
+	args := append([]string{"-q", "-n", "-I", testutil.TunName, "-a", floodSource, "-p", port}, k.flags...)
+	return ns.Start(exec.Command("hping3", append(args, addr)...))
+}
+
+// transmitted finds hping3's own count of what it sent.
+var transmitted = regexp.MustCompile(`(\d+) packets transmitted`)
+
+// stop ends the flood and says how many packets it sent.
+func stop(p *testutil.Process) (int, error) {
+	_ = p.Signal(syscall.SIGINT)
+	err := p.Wait(5 * time.Second) // hping3 ends with 1 when nothing came back
+	text := p.Stdout.String() + p.Stderr.String()
+	m := transmitted.FindStringSubmatch(text)
+	if m == nil {
+		p.Kill()
+		return 0, fmt.Errorf("hping3: %w: %s", err, strings.TrimSpace(text))
+	}
+	return strconv.Atoi(m[1])
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tungate/tungate/internal/testutil"
+)
+
+// options are the flags.
+type options struct {
+	seconds int
+	clients int
+	after   time.Duration
+	configs []string
+	floods  []string
+	queue   int
+	bin     string
+}
+
+func main() {
+	var o options
+	role := flag.String("role", "", "what to be inside a namespace (used by flood itself)")
+	addr := flag.String("addr", "", "role: where to connect or to listen")
+	configs := flag.String("configs", "examples/echo.yaml,examples/direct.yaml", "configs of the gateway, comma separated")
+	kinds := flag.String("floods", "syn,trickle,ack,rst,fin,data", "floods, comma separated")
+	flag.IntVar(&o.seconds, "seconds", 60, "length of each flood")
+	flag.IntVar(&o.clients, "clients", 200, "real clients, evenly spread over it")
+	flag.DurationVar(&o.after, "after", 15*time.Second, "when to look at memory again: past the handshake's timeout")
+	flag.IntVar(&o.queue, "txqueuelen", 0, "packets a queue of the device holds before the kernel drops; 0 leaves what the gateway made")
+	flag.StringVar(&o.bin, "bin", "", "a gateway already built; empty builds ./cmd/gateway")
+	flag.Parse()
+	comma := func(r rune) bool { return r == ',' }
+	o.configs, o.floods = strings.FieldsFunc(*configs, comma), strings.FieldsFunc(*kinds, comma)
+
+	var err error
+	switch *role {
+	case "clients":
+		err = runClients(*addr, o.clients, time.Duration(o.seconds)*time.Second)
+	case "server":
+		err = runServer(*addr)
+	default:
+		err = o.run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "flood:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run of the program.
+type bench struct {
+	options
+	dir, self, root string
+	interrupted     atomic.Bool // stop after the flood under way
+	results         []result
+}
+
+func (o options) run() (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root; run it as root")
+	}
+	var kinds []kind
+	for _, name := range o.floods {
+		i := slices.IndexFunc(floods(), func(k kind) bool { return k.name == name })
+		if i < 0 {
+			return fmt.Errorf("-floods: there is no %q", name)
+		}
+		kinds = append(kinds, floods()[i])
+	}
+	if err := testutil.Sweep(); err != nil {
+		return err
+	}
+	b := &bench{options: o}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if b.root, err = testutil.RepoRoot(); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "tungate-flood-"); err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(b.dir) }()
+	if b.bin == "" {
+		b.bin = filepath.Join(b.dir, "gateway")
+		if err := testutil.BuildGateway(b.bin, false); err != nil {
+			return err
+		}
+	}
+	b.watchSignals()
+	for _, config := range b.configs {
+		for _, k := range kinds {
+			if b.interrupted.Load() {
+				break
+			}
+			r, err := b.measure(config, k)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", filepath.Base(config), k.name, err)
+			}
+			b.results = append(b.results, r)
+			r.brief(os.Stderr)
+		}
+	}
+	report(os.Stdout, b.results, o)
+	return nil
+}
+
+// watchSignals lets an interrupt end the run after the flood under way, with what was
+// measured printed.
+func (b *bench) watchSignals() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-c
+		signal.Stop(c)
+		b.interrupted.Store(true)
+	}()
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tungate/tungate/internal/testutil"
+)
+
+const echoPort = "7"
+
+// echoTarget is an address behind the device of examples/echo.yaml.
+var echoTarget = netip.MustParseAddr("198.18.0.7")
+
+// result is what one flood came to.
+type result struct {
+	config           string
+	flood            kind
+	ok, failed       int
+	firstErr         string
+	p50, p99, worst  time.Duration
+	sent             int   // packets of the flood, by hping3's count
+	entered          int   // packets that entered the gateway, clients' among them
+	replies          int   // packets it sent, clients' among them
+	before, peak     int64 // resident bytes
+	after            int64
+	cores            float64
+	halfOpen, tables int // most half-open connections, most records
+	left             int // records left in the end
+	events           testutil.Series
+}
+
+// measure floods a fresh gateway in fresh namespaces.
+func (b *bench) measure(config string, k kind) (r result, err error) {
+	lab, err := testutil.NewLab()
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = lab.Close() }()
+	defer func() {
+		_, c := lab.Client.KillAll()
+		_, s := lab.Server.KillAll()
+		err = errors.Join(err, c, s)
+	}()
+	path := config
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(b.root, path)
+	}
+	gw, err := testutil.StartGateway(lab.Client, b.bin, path)
+	if err != nil {
+		return r, err
+	}
+	addr := echoTarget
+	if !strings.Contains(filepath.Base(config), "echo") {
+		addr = testutil.ServerV4
+		if err := b.serve(lab, addr); err != nil {
+			return r, err
+		}
+	}
+	if b.queue > 0 {
+		if err := lab.Client.IP(fmt.Sprintf("link set %s txqueuelen %d", testutil.TunName, b.queue)); err != nil {
+			return r, err
+		}
+	}
+	if err := spoof(lab.Client); err != nil {
+		return r, err
+	}
+	r.config, r.flood = filepath.Base(config), k
+	m := &meter{gw: gw, lab: lab, result: &r}
+	return r, b.flood(m, addr)
+}
+
+// serve starts the echo server and routes what is sent to it into the device.
+func (b *bench) serve(lab *testutil.Lab, addr netip.Addr) error {
+	if err := lab.RouteIntoDevice(); err != nil {
+		return err
+	}
+	listen := net.JoinHostPort(addr.String(), echoPort)
+	p, err := lab.Server.Start(exec.Command(b.self, "-role", "server", "-addr", listen))
+	if err != nil {
+		return err
+	}
+	return testutil.Poll(5*time.Second, func() error {
+		if !p.Alive() {
+			return fmt.Errorf("server: %s", p.Stderr)
+		}
+		c, err := lab.Server.Dial("tcp4", listen, time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+// flood runs the flood and the clients, then waits for the tables to empty.
+func (b *bench) flood(m *meter, addr netip.Addr) error {
+	r := m.result
+	if err := m.begin(); err != nil {
+		return err
+	}
+	hping, err := r.flood.start(m.lab.Client, addr.String(), echoPort)
+	if err != nil {
+		return err
+	}
+	clients, err := m.lab.Client.Start(exec.Command(b.self, "-role", "clients", "-addr", net.JoinHostPort(addr.String(), echoPort),
+		"-clients", strconv.Itoa(b.clients), "-seconds", strconv.Itoa(b.seconds)))
+	if err != nil {
+		return err
+	}
+	if err := m.until(clients.Done(), time.Duration(b.seconds)*time.Second+4*clientTimeout); err != nil {
+		return err
+	}
+	if r.sent, err = stop(hping); err != nil {
+		return err
+	}
+	var attempts []attempt
+	if err := json.Unmarshal([]byte(clients.Stdout.String()), &attempts); err != nil {
+		return fmt.Errorf("clients: %w: %s", err, clients.Stderr)
+	}
+	r.take(attempts)
+	return m.end(b.after)
+}
+
+// take sums the clients up.
+func (r *result) take(attempts []attempt) {
+	times := make([]time.Duration, 0, len(attempts))
+	for _, a := range attempts {
+		times = append(times, a.Connect)
+		if a.Err == "" {
+			r.ok++
+			continue
+		}
+		r.failed++
+		if r.firstErr == "" {
+			r.firstErr = a.Err
+		}
+	}
+	slices.Sort(times)
+	at := func(share float64) time.Duration { return times[min(int(share*float64(len(times))), len(times)-1)] }
+	r.p50, r.p99, r.worst = at(0.50), at(0.99), times[len(times)-1]
+}
+
+// meter looks at the gateway during a flood.
+type meter struct {
+	gw     *testutil.Gateway
+	lab    *testutil.Lab
+	result *result
+	start  time.Time
+	cpu    time.Duration
+	series testutil.Series
+	rx, tx int // packets of the device, as the client's kernel counts them
+}
+
+func (m *meter) begin() (err error) {
+	m.start = time.Now()
+	if m.cpu, err = testutil.CPU(m.gw.PID); err != nil {
+		return err
+	}
+	if m.result.before, err = testutil.RSS(m.gw.PID); err != nil {
+		return err
+	}
+	if m.series, err = m.gw.Metrics(); err != nil {
+		return err
+	}
+	m.rx, m.tx, err = m.packets()
+	return err
+}
+
+// until samples until done is closed: memory ten times a second, tables each second.
+func (m *meter) until(done <-chan struct{}, timeout time.Duration) error {
+	r := m.result
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(timeout)
+	for i := 1; ; i++ {
+		select {
+		case <-tick.C:
+		case <-done:
+			cpu, err := testutil.CPU(m.gw.PID)
+			r.cores = (cpu - m.cpu).Seconds() / time.Since(m.start).Seconds()
+			return errors.Join(err, m.tables())
+		}
+		rss, err := testutil.RSS(m.gw.PID)
+		if err != nil {
+			return fmt.Errorf("the gateway is gone: %w\n%s", err, m.gw.Log())
+		}
+		if r.peak = max(r.peak, rss); i%10 == 0 {
+			if err := m.tables(); err != nil {
+				return err
+			}
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the clients did not end")
+		}
+	}
+}
+
+// tables notes how full the gateway's tables are.
+func (m *meter) tables() error {
+	s, err := m.gw.Metrics()
+	if err == nil {
+		m.result.halfOpen = max(m.result.halfOpen, int(s["tungate_tcp_half_open"]))
+		m.result.tables = max(m.result.tables, int(s["tungate_tcp_flow_records"]))
+	}
+	return err
+}
+
+// end counts packets, then waits and looks at what is left.
+func (m *meter) end(after time.Duration) error {
+	r := m.result
+	rx, tx, err := m.packets()
+	if err != nil {
+		return err
+	}
+	r.entered, r.replies = tx-m.tx, rx-m.rx
+	s, err := m.gw.Metrics()
+	if err != nil {
+		return err
+	}
+	r.events = s.Sub(m.series)
+	time.Sleep(after)
+	if r.after, err = testutil.RSS(m.gw.PID); err != nil {
+		return err
+	}
+	if s, err = m.gw.Metrics(); err == nil {
+		r.left = int(s["tungate_tcp_flow_records"])
+	}
+	return err
+}
+
+// packets are those that the client's kernel had from the device and gave to it.
+func (m *meter) packets() (rx, tx int, err error) {
+	text, err := m.lab.Client.Output("ip", "-s", "-j", "link", "show", "dev", testutil.TunName)
+	if err != nil {
+		return 0, 0, err
+	}
+	var links []struct {
+		Stats64 struct {
+			Rx, Tx struct{ Packets int }
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &links); err != nil {
+		return 0, 0, err
+	}
+	if len(links) != 1 {
+		return 0, 0, fmt.Errorf("ip: %d links", len(links))
+	}
+	return links[0].Stats64.Rx.Packets, links[0].Stats64.Tx.Packets, nil
+}
