@@ -32,8 +32,8 @@ const DefaultShutdownTimeout = 10 * time.Second
 
 // What a memory limit may be.
 const (
-	minMemory = 32 << 20
-	maxMemory = 1 << 40
+	minMemory int64 = 32 << 20
+	maxMemory int64 = 1 << 40
 )
 
 // Config is everything a gateway is told. The zero value of each package's
@@ -49,7 +49,7 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	// MemoryLimit is what the program may use, in bytes; at nine tenths of it new
 	// connections are refused. 0 is the control group's limit, if it has one.
-	MemoryLimit int
+	MemoryLimit int64
 }
 
 // LogOptions say what is logged, and how.

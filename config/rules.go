@@ -166,32 +166,32 @@ func isFloat(s string) bool {
 // The units of a size, largest first.
 var sizeUnits = [...]struct {
 	name string
-	n    int
+	n    int64
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
 
 var sizeText = regexp.MustCompile(`^([0-9]+) ?([A-Za-z]*)$`)
 
 // size takes a number of bytes with or without a unit: 65536, 64KiB, 4MiB.
-func size(to *int, lowest, highest int) value {
-	return &scalar[int]{to, rule[int]{
-		parse: func(s string) (int, error) {
+func size[T ~int | ~int64](to *T, lowest, highest T) value {
+	return &scalar[T]{to, rule[T]{
+		parse: func(s string) (T, error) {
 			n, err := parseSize(s)
-			if err == nil && (n < lowest || n > highest) {
+			if err == nil && (n < int64(lowest) || n > int64(highest)) {
 				err = errors.New("is out of range")
 			}
-			return n, err
+			return T(n), err
 		},
-		format:  formatSize,
+		format:  formatSize[T],
 		allowed: fmt.Sprintf("a size from %s to %s, such as %s", formatSize(lowest), formatSize(highest), formatSize(highest/16)),
 	}}
 }
 
-func parseSize(s string) (int, error) {
+func parseSize(s string) (int64, error) {
 	m := sizeText.FindStringSubmatch(s)
 	if m == nil {
 		return 0, errors.New("is not a size")
 	}
-	n, err := strconv.Atoi(m[1])
+	n, err := strconv.ParseInt(m[1], 10, 64)
 	if err != nil || n > 1<<30 {
 		return 0, errors.New("is out of range")
 	}
@@ -207,13 +207,14 @@ func parseSize(s string) (int, error) {
 	return 0, errors.New("has a unit that is not one of B, KiB, MiB, GiB")
 }
 
-func formatSize(n int) string {
+func formatSize[T ~int | ~int64](size T) string {
+	n := int64(size)
 	for _, u := range sizeUnits[:3] {
 		if n >= u.n && n%u.n == 0 {
-			return strconv.Itoa(n/u.n) + u.name
+			return strconv.FormatInt(n/u.n, 10) + u.name
 		}
 	}
-	return strconv.Itoa(n)
+	return strconv.FormatInt(n, 10)
 }
 
 // duration takes a positive time with its unit.

@@ -113,7 +113,7 @@ const (
 // to do.
 func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
-	g.memory = memory.New(int64(cfg.MemoryLimit), g.shed)
+	g.memory = memory.New(cfg.MemoryLimit, g.shed)
 	if d.Device != nil {
 		g.served.Store(&d.Device)
 	}
