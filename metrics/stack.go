@@ -91,7 +91,7 @@ func perQueue(name, help string, read func(*link.Counters) uint64) metric[stats]
 func admissionMetrics() []metric[stats] {
 	return []metric[stats]{
 		level("tcp_half_open", "Connection attempts being dialled or in their handshake now.",
-			func(s *stats) int { return s.HalfOpen }),
+			func(s *stats) int { return s.Flows.HalfOpen }),
 		level("tcp_established", "Connections handed to a handler and not yet closed.",
 			func(s *stats) int { return s.Established }),
 		{

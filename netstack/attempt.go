@@ -224,10 +224,10 @@ func (a *attempt) Drop() {
 }
 
 // giveUp answers the attempt for somebody who does not want it, and reports whether
-// it was unanswered. A connection that stands is reset.
+// it was unanswered and had not failed. A connection that stands is reset.
 func (a *attempt) giveUp() bool {
 	a.mu.Lock()
-	first := !a.answered
+	first := !a.answered && a.err == nil
 	a.answered = true
 	ready := a.ready
 	a.mu.Unlock()
@@ -240,7 +240,8 @@ func (a *attempt) giveUp() bool {
 	return first
 }
 
-// fail ends an attempt that comes to nothing.
+// fail ends an attempt that comes to nothing, with the endpoint that may be being made
+// for it.
 func (a *attempt) fail(err error) {
 	a.mu.Lock()
 	if a.ready || a.err != nil {
@@ -254,10 +255,21 @@ func (a *attempt) fail(err error) {
 	for _, pkt := range held {
 		pkt.DecRef()
 	}
+	a.discard()
 	a.leave()
 	a.s.counters.failed.Add(1)
 	if done != nil {
 		done(nil, a.failure(err))
+	}
+}
+
+// discard resets the endpoint that is being made, if nobody has it yet.
+func (a *attempt) discard() {
+	a.mu.Lock()
+	c := a.conn
+	a.mu.Unlock()
+	if c != nil && c.attempt.CompareAndSwap(a, nil) {
+		c.discard()
 	}
 }
 

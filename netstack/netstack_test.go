@@ -14,6 +14,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/netstack"
 )
 
@@ -153,7 +154,7 @@ func TestRefuseAndDrop(t *testing.T) {
 		drop <- struct{}{}
 		r.send(segment{tuple: tu, flags: syn, seq: 7}.frame())
 		r.eventually("drop counted", func() bool { return r.s.Stats().Dropped == 1 })
-		r.eventually("refusal counted", func() bool { s := r.s.Stats(); return s.Refused == 1 && s.HalfOpen == 0 })
+		r.eventually("refusal counted", func() bool { s := r.s.Stats(); return s.Refused == 1 && s.Flows.HalfOpen == 0 })
 	})
 }
 
@@ -165,7 +166,7 @@ func TestForgottenRequest(t *testing.T) {
 	for i := range uint16(10) {
 		r.send(segment{tuple: tuple4(41000 + i), flags: syn}.frame())
 		<-called
-		r.eventually("slot free", func() bool { return r.s.Stats().HalfOpen == 0 })
+		r.eventually("slot free", func() bool { return r.s.Stats().Flows.HalfOpen == 0 })
 	}
 	if n := r.s.Stats().HalfOpenLimit; n != 0 {
 		t.Errorf("%d SYNs met the limit", n)
@@ -183,12 +184,12 @@ func TestHalfOpenLimit(t *testing.T) {
 	for _, port := range []uint16{1, 1, 2, 1, 2} {
 		r.send(segment{tuple: tuple4(port), flags: syn}.frame())
 	}
-	r.eventually("two half-open", func() bool { return r.s.Stats().HalfOpen == 2 })
+	r.eventually("two half-open", func() bool { return r.s.Stats().Flows.HalfOpen == 2 })
 	r.send(segment{tuple: tuple4(3), flags: syn}.frame())
 	r.eventually("limit counted", func() bool { return r.s.Stats().HalfOpenLimit == 1 })
 	close(release)
 	r.recvFlags(tuple4(1), rst|ack)
-	r.eventually("slots free", func() bool { return r.s.Stats().HalfOpen == 0 })
+	r.eventually("slots free", func() bool { return r.s.Stats().Flows.HalfOpen == 0 })
 	r.send(segment{tuple: tuple4(3), flags: syn}.frame())
 	r.recvFlags(tuple4(3), rst|ack)
 }
@@ -205,6 +206,38 @@ func TestConnectionLimit(t *testing.T) {
 	_ = c.Close()
 	r.connect(tuple4(3))
 	<-a.conns
+}
+
+// TestFailedBeforeOpened: an attempt that fails while its endpoint stands already and
+// nobody has looked at it yet leaves neither behind, and its client hears of it.
+func TestFailedBeforeOpened(t *testing.T) {
+	l, err := loop.New() // which runs only when the test says so
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAcceptor()
+	r := newRigWith(t, a.handler(), netstack.Options{}, netstack.Deps{Loop: l})
+	tu := tuple4(1)
+	r.connect(tu)
+	r.eventually("the endpoint is connected", func() bool { return r.s.Stats().TCP.CurrentEstablished == 1 })
+	if n := r.s.FailAttempts(unix.ETIMEDOUT); n != 1 {
+		t.Fatalf("%d attempts were under way, want 1", n)
+	}
+	if err := <-a.errs; flow.ErrnoOf(err) != unix.ETIMEDOUT {
+		t.Errorf("Accept returned %v, want ETIMEDOUT", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	r.recvFlags(tu, rst|ack)
+	r.eventually("nothing is left", func() bool {
+		s := r.s.Stats()
+		return s.Established == 0 && s.TCP.CurrentEstablished == 0 && s.Flows.Records == 0
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestAfterSilence: the time at which a frame comes is that of its coming, however
@@ -241,7 +274,7 @@ func TestFailedHandshake(t *testing.T) {
 	if !errors.As(err, &fe) || flow.ErrnoOf(err) == 0 {
 		t.Errorf("Accept returned %v, want a flow.Error with an errno", err)
 	}
-	r.eventually("counted", func() bool { s := r.s.Stats(); return s.HandshakeFailed == 1 && s.HalfOpen == 0 })
+	r.eventually("counted", func() bool { s := r.s.Stats(); return s.HandshakeFailed == 1 && s.Flows.HalfOpen == 0 })
 }
 
 // TestCloseDuringHandshake does not wait 127 s for a client that is gone.

@@ -169,8 +169,8 @@ func (a *attempt) connect() tcpip.Error {
 func (a *attempt) establish() {
 	s := a.s
 	b, ok := s.flows.Establish(a.h, s.link.Now(), make([]byte, 0, maxSYNACK))
-	if !ok {
-		a.conn.discard()
+	if !ok || a.over() {
+		a.discard() // also if it failed before there was one
 		a.fail(unix.ECONNRESET)
 		return
 	}
@@ -181,6 +181,9 @@ func (a *attempt) establish() {
 // catchUp gives the stack what waits, and opens the way for what follows.
 func (a *attempt) catchUp() {
 	for range 10 {
+		if a.over() {
+			return
+		}
 		a.resume()
 		ok, _ := a.s.flows.Ready(a.h, a.s.link.Now())
 		if ok || a.s.flows.State(a.h) != minisock.Creating {
@@ -240,11 +243,16 @@ func (a *attempt) opened() {
 		a.fail(unix.ECONNRESET)
 		return
 	}
-	a.s.counters.established.Add(1)
 	a.mu.Lock()
-	a.ready = true
+	failed := a.err != nil // just now
+	a.ready = !failed
 	done, late := a.done, !a.answered
 	a.mu.Unlock()
+	if failed {
+		c.discard()
+		return
+	}
+	a.s.counters.established.Add(1)
 	switch {
 	case done != nil:
 		a.leave()

@@ -111,8 +111,13 @@ type rig struct {
 
 func newRig(tb testing.TB, h flow.Handler, o netstack.Options) *rig {
 	tb.Helper()
+	return newRigWith(tb, h, o, netstack.Deps{})
+}
+
+func newRigWith(tb testing.TB, h flow.Handler, o netstack.Options, d netstack.Deps) *rig {
+	tb.Helper()
 	r := &rig{tb: tb, dev: tuntest.New(tuntest.Options{})}
-	s, err := netstack.New(r.dev, h, o, netstack.Deps{})
+	s, err := netstack.New(r.dev, h, o, d)
 	if err != nil {
 		tb.Fatal(err)
 	}

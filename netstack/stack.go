@@ -273,7 +273,6 @@ func (s *Stack) Stats() Stats {
 	return Stats{
 		Link:              s.link.Stats(),
 		Flows:             f,
-		HalfOpen:          f.HalfOpen,
 		Established:       int(c.established.Load()),
 		Accepted:          c.accepted.Load(),
 		Refused:           c.refused.Load(),

@@ -11,7 +11,6 @@ type Stats struct {
 	Flows minisock.Stats
 
 	// TCP admission.
-	HalfOpen        int    // gauge: attempts being dialled or in handshake
 	Established     int    // gauge: connections handed to a handler, not yet closed
 	Accepted        uint64 // handshakes completed
 	Refused         uint64 // attempts answered with RST by the handler's wish

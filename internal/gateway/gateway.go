@@ -317,7 +317,7 @@ func (g *Gateway) drain(cut <-chan struct{}) {
 func (g *Gateway) open(start time.Time) int {
 	n := g.stack.Pending()
 	if time.Since(start) < handshakeGrace {
-		n += g.stack.Stats().HalfOpen
+		n += g.stack.Stats().Flows.HalfOpen
 	}
 	return n
 }

@@ -134,7 +134,7 @@ func TestEndWhileDialling(t *testing.T) {
 		defer cancel()
 		failed := make(chan error, 1)
 		go func() { _, err := r.client.dialContext(ctx, silent); failed <- err }()
-		eventually(t, "the attempt", func() bool { s, _ := r.g.Stats(); return s.HalfOpen == 1 })
+		eventually(t, "the attempt", func() bool { s, _ := r.g.Stats(); return s.Flows.HalfOpen == 1 })
 		r.cancel()
 		if err := r.ended(); err != nil {
 			t.Errorf("Run returned %v", err)

@@ -122,7 +122,7 @@ func TestRefused(t *testing.T) {
 		}
 		eventually(t, "both to be counted", func() bool {
 			s, p := r.g.Stats()
-			return s.Refused == 2 && s.HalfOpen == 0 && p.TCP.Dials[proxy.DialRefused] == 1 && p.TCP.Dials[proxy.DialDenied] == 1
+			return s.Refused == 2 && s.Flows.HalfOpen == 0 && p.TCP.Dials[proxy.DialRefused] == 1 && p.TCP.Dials[proxy.DialDenied] == 1
 		})
 	})
 }
@@ -151,7 +151,7 @@ func TestSilentUpstream(t *testing.T) {
 		exchange(t, down, s.accept(), []byte("up"), []byte("down"))
 		eventually(t, "the dials' timeout", func() bool {
 			s, _ := r.g.Stats()
-			return s.HalfOpen == 0 && s.Dropped >= 20
+			return s.Flows.HalfOpen == 0 && s.Dropped >= 20
 		})
 		cancel()
 		hanging.Wait()

@@ -24,11 +24,8 @@ type Owner interface {
 	Hold(r minisock.Result, pkt *stack.PacketBuffer)
 }
 
-// now is the flows' clock.
-func (e *Endpoint) now() time.Duration { return time.Since(e.start) }
-
 // Now is the time by the clock of Options.Flows.
-func (e *Endpoint) Now() time.Duration { return e.now() }
+func (e *Endpoint) Now() time.Duration { return time.Since(e.start) }
 
 // judge shows a packet, whose headers begin head, to the table of flows, and reports
 // whether there is something to do with it: hand.
@@ -163,7 +160,7 @@ func (e *Endpoint) admits(pkt *stack.PacketBuffer) (queue uint16, ok bool) {
 		return 0, false
 	}
 	s := minisock.Segment{IP: pkt.NetworkHeader().Slice(), TCP: tcp, Payload: pkt.Data().Size(), Partial: true}
-	r := e.flows.Outbound(&s, e.now())
+	r := e.flows.Outbound(&s, e.Now())
 	return r.Queue, r.Verdict == minisock.Pass
 }
 
@@ -202,14 +199,14 @@ func (t *ticker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			t.e.flows.Tick(t.e.now())
+			t.e.flows.Tick(t.e.Now())
 		case <-t.kick:
 		}
 		timer.Stop()
 		t.idle.Store(true) // before the look, so that a hurry in between is seen
-		if next := t.e.flows.Next(t.e.now()); next != minisock.Never {
+		if next := t.e.flows.Next(t.e.Now()); next != minisock.Never {
 			t.idle.Store(false)
-			timer.Reset(min(tickMost, max(tickEvery, next-t.e.now())))
+			timer.Reset(min(tickMost, max(tickEvery, next-t.e.Now())))
 		}
 	}
 }

@@ -185,7 +185,7 @@ func (q *queue) begin() {
 		q.now = time.Now()
 	}
 	if q.e.flows != nil {
-		q.clock = q.e.now()
+		q.clock = q.e.Now()
 	}
 }
 
