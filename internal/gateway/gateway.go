@@ -113,7 +113,7 @@ const (
 // to do.
 func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
-	g.memory = memory.New(cfg.MemoryLimit, g.shed)
+	g.memory = memory.New(cfg.MemoryLimit, memory.Users{Pressure: g.shed, Connections: func() int { return g.stack.Pending() }})
 	if d.Device != nil {
 		g.served.Store(&d.Device)
 	}
@@ -251,7 +251,6 @@ func (g *Gateway) parts(ctx context.Context) []part {
 		{"proxy", func() error { return g.handler.Run(ctx) }},
 		{"memory", func() error { return g.memory.Run(ctx) }},
 		{"admin", func() error { return g.admin.Run(ctx) }},
-		{"memory reclaim", func() error { return g.reclaim(ctx) }},
 	}
 }
 

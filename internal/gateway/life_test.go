@@ -298,3 +298,23 @@ func TestPinned(t *testing.T) {
 	j := join(t, families[0], options{config: func(c *config.Config) { c.Stack.PinReaders = true }})
 	exchange(t, j.down, j.up, bytesOf(1, 1<<20), bytesOf(2, 1<<20))
 }
+
+// TestMemoryShort refuses new connections while memory is short, says so once, and
+// leaves open ones alone.
+func TestMemoryShort(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "off") // which this test's would make the collector run without end
+	j := join(t, families[0], options{config: func(c *config.Config) { c.MemoryLimit = 1 }})
+	var err error
+	eventually(t, "a refusal", func() bool {
+		var c *conn
+		if c, err = j.client.dial(j.server.addr); err == nil {
+			c.reset()
+			_ = j.server.accept().Close()
+		}
+		return err != nil
+	})
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a new connection: %v, want ECONNREFUSED", err)
+	}
+	exchange(t, j.down, j.up, bytesOf(1, 1<<20), bytesOf(2, 1<<20))
+}

@@ -26,26 +26,35 @@ const (
 	// high and low are the percentages of the limit at which pressure begins and
 	// ends.
 	high, low = 90, 85
-	// ours is the percentage of the limit that Go may use.
-	ours = 95
+	// ours is the percentage of the limit at which Go collects before it takes
+	// more: below low, so that garbage alone is no pressure, and keeps none up.
+	ours = low - 1
 )
+
+// Users are what a Pacer asks and tells. Both are called on Run's goroutine.
+type Users struct {
+	// Pressure is told with true when nine tenths of the limit are used, and with
+	// false when that is over.
+	Pressure func(on bool)
+	// Connections is how many are open.
+	Connections func() int
+}
 
 // Pacer sets the pace of the garbage collector while it runs.
 type Pacer struct {
-	limit    int64 // 0 is none
-	pressure func(on bool)
-	pace     int // GOGC, as of the last collection
-	stopped  atomic.Bool
+	limit   int64 // 0 is none
+	users   Users
+	pace    int // GOGC, as of the last collection
+	stopped atomic.Bool
 }
 
 // New returns a Pacer for a limit in bytes; 0 is that of the control group, if there
-// is one, negative is none. pressure is called by Run, with true when nine tenths of
-// it are used, and with false when that is over.
-func New(limit int64, pressure func(on bool)) *Pacer {
+// is one.
+func New(limit int64, u Users) *Pacer {
 	if limit == 0 {
 		limit = groupLimit("/proc/self/cgroup", "/sys/fs/cgroup")
 	}
-	return &Pacer{limit: max(0, limit), pressure: pressure}
+	return &Pacer{limit: limit, users: u}
 }
 
 // Limit is the limit in bytes, 0 if there is none.
@@ -63,10 +72,7 @@ func (p *Pacer) Run(ctx context.Context) error {
 		defer p.stopped.Store(true)
 		p.afterCollection()
 	}
-	if p.limit > 0 {
-		p.watch(ctx)
-	}
-	<-ctx.Done()
+	p.watch(ctx)
 	return nil
 }
 
@@ -113,18 +119,27 @@ func read(name string) uint64 {
 	return s[0].Value.Uint64()
 }
 
-// watch compares use with the limit until ctx is done.
+// watch compares use with the limit, and counts connections, until ctx is done.
 func (p *Pacer) watch(ctx context.Context) {
-	tick := time.NewTicker(checkEvery)
-	defer tick.Stop()
+	count := time.NewTicker(reclaimEvery)
+	defer count.Stop()
+	var check <-chan time.Time // never, without a limit
+	if p.limit > 0 {
+		t := time.NewTicker(checkEvery)
+		defer t.Stop()
+		check = t.C
+	}
+	r := reclaimer{open: p.users.Connections, free: debug.FreeOSMemory}
 	on := false
 	for {
 		select {
-		case <-tick.C:
+		case <-check:
 			if now := pressed(on, used(), p.limit); now != on {
 				on = now
-				p.pressure(on)
+				p.users.Pressure(on)
 			}
+		case <-count.C:
+			r.count()
 		case <-ctx.Done():
 			return
 		}

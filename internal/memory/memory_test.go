@@ -75,7 +75,7 @@ func TestRun(t *testing.T) {
 	before := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(before)
 	told := make(chan bool, 1)
-	p := New(1<<20, func(on bool) { told <- on }) // less than any program has
+	p := New(1<<20, Users{Pressure: func(on bool) { told <- on }, Connections: func() int { return 0 }}) // less than any program has
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
