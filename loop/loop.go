@@ -24,6 +24,7 @@ type Loop struct {
 	sources      []*Source // by descriptor; the loop's own
 	generation   uint32    // of the last Add
 	wheel        wheel
+	alarms       []*Alarm // that are set
 	quit         Task
 	quitting     bool
 
@@ -123,7 +124,7 @@ func (l *Loop) sleep() int {
 		return 0
 	}
 	l.stats.sleeps.Add(1)
-	return l.poll(l.wheel.wait(time.Now()))
+	return l.poll(l.wait(time.Now()))
 }
 
 // poll fills l.events; timeout is in milliseconds, negative without end.

@@ -119,12 +119,13 @@ func (w *wheel) nextUsed() int64 {
 
 // runTimers fires what is due.
 func (l *Loop) runTimers() {
-	w := &l.wheel
+	w, clock := &l.wheel, time.Now()
+	l.runAlarms(clock)
+	now := w.tickOf(clock)
 	if w.armed == 0 {
-		w.now = w.tickOf(time.Now())
+		w.now = now
 		return
 	}
-	now := w.tickOf(time.Now())
 	// A loop that was held up for long looks at each slot once.
 	for w.now = max(w.now, now-slots); w.now < now; {
 		w.now++

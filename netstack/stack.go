@@ -94,7 +94,9 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		}),
 	}
-	flows, err := minisock.New(o.flows(), s)
+	table := o.flows()
+	table.DelayACKs = d.Loop != nil // whose alarm ends the delay
+	flows, err := minisock.New(table, s)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,7 @@ type Endpoint struct {
 	owner Owner
 	start time.Time // of the flows' clock
 	tick  *ticker   // nil without flows
+	owing owing     // of use with flows and loop
 	look  atomic.Pointer[func(tcp []byte) bool]
 	big   tooBig
 	drops [NumDropReasons]atomic.Uint64
@@ -91,6 +92,7 @@ func New(o Options) *Endpoint {
 	}
 	if o.Flows != nil {
 		e.tick = newTicker(e)
+		e.owing.init(e)
 	}
 	if o.LAN != nil {
 		e.lan = newEthernet(e, o.LAN)

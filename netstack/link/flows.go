@@ -160,7 +160,11 @@ func (e *Endpoint) admits(pkt *stack.PacketBuffer) (queue uint16, ok bool) {
 		return 0, false
 	}
 	s := minisock.Segment{IP: pkt.NetworkHeader().Slice(), TCP: tcp, Payload: pkt.Data().Size(), Partial: true}
-	r := e.flows.Outbound(&s, e.Now())
+	now := e.Now()
+	r := e.flows.Outbound(&s, now)
+	if r.Cause == minisock.DelayedACK {
+		e.owing.add(r.Handle, header.TCP(tcp).AckNumber(), now)
+	}
 	return r.Queue, r.Verdict == minisock.Pass
 }
 

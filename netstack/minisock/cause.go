@@ -61,6 +61,8 @@ const (
 	Late             // outbound segment of an endpoint that is gone
 	SwallowedSYN     // the stack's SYN
 	SwallowedACK     // its ACK of the synthetic SYN-ACK
+	DelayedACK       // the stack's ACK of little data, which may go with data
+	DelayInVain      // of these: sent by Acknowledge, since no data came
 	Released         // ended by Release
 
 	// The end of connections.
@@ -107,7 +109,7 @@ var causeNames = [NumCauses]string{
 	ChallengedSYN: "challenged_syn", ChallengedRST: "challenged_rst", ChallengedACK: "challenged_ack",
 	ChallengeLimited: "challenge_limited", OldTimestamp: "paws", StrayRST: "stray_rst", ResetIn: "reset_in",
 	ResetOut: "reset_out", OldResetOut: "old_reset_out", NoFlow: "no_flow", NotLive: "not_live", Late: "late",
-	SwallowedSYN: "swallowed_syn", SwallowedACK: "swallowed_ack", Released: "released",
+	SwallowedSYN: "swallowed_syn", SwallowedACK: "swallowed_ack", DelayedACK: "delayed_ack", DelayInVain: "delay_in_vain", Released: "released",
 	TimeWaitEntered: "time_wait", TimeWaitReused: "time_wait_reused", TimeWaitStray: "time_wait_stray",
 	TimeWaitLimited: "time_wait_limited", TimeWaitQuiet: "time_wait_quiet", TimeWaitReset: "time_wait_reset", TimeWaitFull: "time_wait_full",
 	Orphaned: "orphaned", OrphanFull: "orphan_full", OrphanData: "orphan_data", OrphanStray: "orphan_stray", OrphanExpired: "orphan_expired",

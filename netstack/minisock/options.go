@@ -115,6 +115,10 @@ type Options struct {
 	// 500 ms; negative is none.
 	InvalidInterval time.Duration
 
+	// DelayACKs keeps in ACKs that may go with data a moment later. The owner must
+	// call Acknowledge then.
+	DelayACKs bool
+
 	// MinMSS is the least segment size that is believed of a client; less is
 	// taken for this (tcp_min_snd_mss, and why: CVE-2019-11479). 0 is 536.
 	MinMSS int

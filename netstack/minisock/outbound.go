@@ -25,8 +25,17 @@ func (t *Table) Outbound(s *Segment, now time.Duration) (res Result) {
 		res = p.pass()
 		if why := p.kept(&g); why != None {
 			res.Verdict, res.Cause = Swallowed, why
-		} else if why, res.Gone = p.send(&g, now); why != None {
+			break
+		}
+		delays := p.delays(&g)
+		why, gone := p.send(&g, now)
+		switch {
+		case why != None:
 			res = Result{Cause: why}
+		case delays:
+			res.Verdict, res.Cause = Swallowed, DelayedACK
+		default:
+			res.Gone = gone
 		}
 	}
 	p.unlock()

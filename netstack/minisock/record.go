@@ -61,6 +61,8 @@ const (
 	undefer                    // it waited long enough
 	shares                     // counted in the half-open shares
 	served                     // by an endpoint: connected, and no orphan
+	owed                       // an ACK waits for data to go with
+	prompt                     // such a wait was in vain lately
 )
 
 // record is one connection, in 128 bytes without a pointer. What the hot path reads

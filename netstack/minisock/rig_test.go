@@ -321,6 +321,7 @@ type conn struct {
 	isn    uint32 // what the client was promised
 	ts     uint32 // our TSval in the SYN-ACK
 	synAck got
+	nxt    uint32 // behind what the client sent, since establish
 }
 
 // open plays a handshake to the SYN-ACK.
@@ -351,6 +352,7 @@ func (c *conn) establish() *conn {
 	if ok, gone := c.t.Ready(c.h, c.now); !ok || gone {
 		c.Fatal("not ready")
 	}
+	c.nxt = irs + 1
 	return c
 }
 
