@@ -357,6 +357,7 @@ func (b *bench) idleTest(subject string, inst *instance) error {
 	if err != nil {
 		return err
 	}
+	time.Sleep(idleFor)
 	after, err := settled()
 	if err != nil {
 		return err
@@ -372,6 +373,9 @@ func (b *bench) idleTest(subject string, inst *instance) error {
 const (
 	openTimeout = 30 * time.Second
 	settleTime  = 10 * time.Second
+	// idleFor is how long connections are left alone: programs tidy up only when
+	// they have seen for a while that nothing changes.
+	idleFor = 15 * time.Second
 )
 
 // add keeps one sample.

@@ -28,6 +28,8 @@ type conn struct {
 	closed   atomic.Bool
 	failure  atomic.Pointer[error] // gVisor returns a connection's error once
 	sink     sink                  // of the one reader
+	written  int64                 // bytes, by the one writer
+	bulk     atomic.Pointer[bulk]  // nil before bulkAfter of them
 }
 
 func (c *conn) ID() flow.ID { return c.id }
@@ -109,6 +111,7 @@ func (c *conn) WriteFrom(p flow.Payload) (int64, error) {
 		return 0, net.ErrClosed
 	}
 	n, err := c.ep.Write(wholeSegments(p), tcpip.WriteOptions{})
+	c.sent(n)
 	if err != nil {
 		return n, c.fail("write", err)
 	}
@@ -210,5 +213,6 @@ func (c *conn) end() bool {
 	c.wq.EventUnregister(&c.entry)
 	c.notifier.Store(nil)
 	c.s.counters.established.Add(-1)
+	c.endBulk()
 	return true
 }

@@ -71,6 +71,7 @@ type Stack struct {
 // counters are Stats while they count.
 type counters struct {
 	established, late                                          atomic.Int64 // late: being dialled after their handshake
+	bulk                                                       atomic.Int64 // established flows that carry much to their clients
 	lateLimit                                                  atomic.Uint64
 	accepted, refused, dropped, failed, connLimit              atomic.Uint64
 	dgramIn, dgramOut, byteIn, byteOut, dgramBad, dgramRejects atomic.Uint64

@@ -225,7 +225,7 @@ func (f *reactorFlow) take() {
 	case o.err != nil:
 		f.giveUp()
 	default:
-		f.conn = o.conn
+		f.conn, f.req = o.conn, nil // which is memory
 		f.re.tcp.begin()
 		f.open()
 	}

@@ -34,9 +34,9 @@ const stepBytes = 256 << 10
 // its socket.
 type reactorFlow struct {
 	re     *reactor
-	ctx    context.Context //nolint:containedctx // the stack's, for the reason of an end
-	req    flow.LaterRequest
-	conn   flow.Conn // valid from flowOpen on
+	ctx    context.Context   //nolint:containedctx // the stack's, for the reason of an end
+	req    flow.LaterRequest // nil from flowOpen on
+	conn   flow.Conn         // valid from flowOpen on
 	task   loop.Task
 	source loop.Source
 	timer  loop.Timer

@@ -15,6 +15,9 @@
 // collector work harder near it, unless the environment sets one. Past nine tenths of
 // it the owner is told so, until less than 85 % are used again.
 //
+// When connections have come or gone in mass and the rest stands still, the heap is
+// collected and what is free goes back to the system at once.
+//
 // # Goroutines
 //
 // Run is one.

@@ -9,25 +9,30 @@ const (
 	reclaimLeast = 5000
 )
 
-// reclaimer gives memory back after a mass of connections ended. What they leave is
-// garbage that nobody would collect: the collector runs when the heap has grown, or
-// after two minutes, and gives back at a hundredth of a processor.
+// reclaimer gives memory back when connections have ended in mass, and when they have
+// come in mass and stay. What they leave is garbage that nobody would collect: the
+// collector runs when the heap has grown, or after two minutes, and gives back at a
+// hundredth of a processor. To open a connection leaves half as much as it keeps.
 type reclaimer struct {
 	open   func() int // connections now
 	free   func()     // gives memory back
 	most   int        // connections since memory was given back
+	least  int        // the same
 	before int        // connections when last counted
 }
 
-// count gives memory back if half of the connections are gone and hardly any are
-// going still: a collection costs by those that are left.
+// count gives memory back if the number of connections has halved or doubled and
+// hardly changes any more: a collection costs by those that are there.
 func (r *reclaimer) count() {
 	now := r.open()
-	going := now < r.before-r.before/10
-	r.before, r.most = now, max(r.most, now)
-	if gone := r.most - now; going || gone < reclaimLeast || gone < r.most/2 {
+	moving := max(now-r.before, r.before-now) > r.before/10
+	r.before, r.most, r.least = now, max(r.most, now), min(r.least, now)
+	gone, came := r.most-now, now-r.least
+	ended := gone >= reclaimLeast && gone >= r.most/2
+	stay := came >= reclaimLeast && came >= now/2
+	if moving || !ended && !stay {
 		return
 	}
 	r.free()
-	r.most = now
+	r.most, r.least = now, now
 }
