@@ -33,6 +33,7 @@ const (
 type bulk struct {
 	rtt  time.Duration // the least seen
 	next int64         // measured again when so many bytes were sent
+	size int64         // of the buffer; 0 is gVisor's affair
 }
 
 // sent notes n bytes that the endpoint took, and sizes its buffer now and then.
@@ -72,7 +73,8 @@ func (c *conn) sizeSendBuffer(b *bulk) {
 	}
 	b.rtt = min(b.rtt, info.RTT)
 	most := int64(c.s.opts.TCP.SendBuffer)
-	if size := sendBuffer(b.rtt, c.s.counters.bulk.Load()); size < most {
+	if size := sendBuffer(b.rtt, c.s.counters.bulk.Load()); size < most && size != b.size {
+		b.size = size
 		c.ep.SocketOptions().SetSendBufferSize(size, true)
 	}
 }
