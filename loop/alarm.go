@@ -38,8 +38,8 @@ func (l *Loop) wait(now time.Time) int {
 
 // runAlarms calls what is due; what that sets again is for a later turn.
 func (l *Loop) runAlarms(now time.Time) {
-	for i := len(l.alarms) - 1; i >= 0; i-- {
-		if a := l.alarms[i]; !a.at.After(now) {
+	for i, a := range slices.Backward(l.alarms) {
+		if !a.at.After(now) {
 			l.alarms = slices.Delete(l.alarms, i, i+1)
 			l.stats.timers.Add(1)
 			a.expirer.Expire()

@@ -38,13 +38,14 @@ func TestAlarms(t *testing.T) {
 	var order []int
 	done := make(chan struct{})
 	alarms := make([]loop.Alarm, 4)
-	delays := []time.Duration{30, 10, 40, 20}
+	const ms = time.Millisecond
+	delays := []time.Duration{30 * ms, 10 * ms, 40 * ms, 20 * ms}
 	for i := range alarms {
 		alarms[i].Init(loop.ExpirerFunc(func() {
 			order = append(order, i)
 			switch {
 			case i == 1 && len(order) == 1:
-				l.SetAlarm(&alarms[1], 100*time.Millisecond)
+				l.SetAlarm(&alarms[1], 100*ms)
 			case len(order) == 5:
 				close(done)
 			}
@@ -52,7 +53,7 @@ func TestAlarms(t *testing.T) {
 	}
 	on(t, l, func() {
 		for i := range alarms {
-			l.SetAlarm(&alarms[i], delays[i]*time.Millisecond)
+			l.SetAlarm(&alarms[i], delays[i])
 		}
 	})
 	<-done
