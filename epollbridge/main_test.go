@@ -5,10 +5,11 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 	"gvisor.dev/gvisor/pkg/refs"
+
+	"github.com/tungate/tungate/internal/testutil/wait"
 )
 
 // TestMain fails the binary for a goroutine, a descriptor or a packet buffer that
@@ -57,33 +58,12 @@ func descriptors() string {
 	return strings.Join(open, ", ")
 }
 
-// patience bounds every wait of these tests: far more than a loaded machine needs.
-const patience = 30 * time.Second
+// Short names for what most of these tests do.
+const patience = wait.Patience
 
-// eventually returns once cond holds.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(100 * time.Microsecond)
-	defer tick.Stop()
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-		<-tick.C
-	}
-}
+var eventually = wait.Until
 
-// await returns what comes from c.
 func await[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	select {
-	case v := <-c:
-		return v
-	case <-timeout.C:
-		t.Fatalf("nothing within %v: %s", patience, what)
-		panic("unreachable")
-	}
+	return wait.For(t, what, c)
 }

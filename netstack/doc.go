@@ -49,10 +49,11 @@
 // back. Packets leave with that lock held, too: what the link does then takes the
 // table's locks, which are never held while something is called.
 //
-// Stack.mu guards only whether the stack is closed. It is held while a handler is
-// told of an attempt, so that Close finds all attempts there will ever be. The locks
-// of an attempt, of the slots and of the list of closed endpoints are held for a few
-// assignments, and nothing is called meanwhile.
+// Stack.mu guards only whether the stack is closed. An attempt is counted as its
+// handler's under it, and the handler is told after it: Close waits for those that
+// were counted, and there are none after it. Stack.mu and the locks of an attempt,
+// of the slots and of the list of closed endpoints are held for a few assignments,
+// and nothing is called meanwhile.
 //
 // # Goroutines
 //

@@ -5,7 +5,8 @@
 // # Theory of operation
 //
 // Frames are read and written raw, whole superframes included, one a system call,
-// scattered to and gathered from memory that the caller owns (readv, writev):
+// scattered to and gathered from memory that the caller owns (readv, writev; read
+// and write if it is one piece):
 //
 //	[ virtio_net_hdr, 10 bytes ][ Ethernet header of a TAP ][ IP packet ]
 //

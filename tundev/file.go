@@ -92,50 +92,70 @@ func (f *file) WriteFrame(iov []unix.Iovec) error {
 		return net.ErrClosed
 	}
 	defer f.release()
-	if f.bare {
-		// A header that says something asks for what nobody would do.
-		if !headed(iov) || header(iov)[0]|header(iov)[1] != 0 {
-			return unix.EINVAL
-		}
-		iov = iov[1:]
+	if !headed(iov) {
+		return unix.EINVAL
 	}
-	_, err := f.vector(unix.SYS_WRITEV, iov)
+	// A header that says something asks for what nobody would do.
+	if f.bare && header(iov)[0]|header(iov)[1] != 0 {
+		return unix.EINVAL
+	}
+	_, err := f.transfer(unix.SYS_WRITE, unix.SYS_WRITEV, iov)
 	return err
 }
 
 // read fills iov with one frame. One from a device without virtio_net_hdr gets the
 // header that says nothing.
 func (f *file) read(iov []unix.Iovec) (int, error) {
-	if !f.bare {
-		return f.vector(unix.SYS_READV, iov)
-	}
 	if !headed(iov) {
 		return 0, unix.EINVAL
 	}
-	n, err := f.vector(unix.SYS_READV, iov[1:])
-	if err != nil {
-		return 0, err
+	n, err := f.transfer(unix.SYS_READ, unix.SYS_READV, iov)
+	if err == nil && f.bare {
+		*header(iov) = [offload.HdrLen]byte{}
+		n += offload.HdrLen
 	}
-	*header(iov) = [offload.HdrLen]byte{}
-	return offload.HdrLen + n, nil
+	return n, err
 }
 
-// header is the first vector, once headed has looked at it.
+// header is what iov begins with, once headed has looked at it.
 func header(iov []unix.Iovec) *[offload.HdrLen]byte {
-	return (*[offload.HdrLen]byte)(unsafe.Pointer(iov[0].Base)) //nolint:gosec // of that very length
+	return (*[offload.HdrLen]byte)(unsafe.Pointer(iov[0].Base)) //nolint:gosec // of that length at least
 }
 
-// headed reports whether iov begins with a vector for the virtio_net_hdr alone, as
-// Queue asks for.
-func headed(iov []unix.Iovec) bool { return len(iov) > 1 && iov[0].Len == offload.HdrLen }
+// headed reports whether iov's first vector has room for the virtio_net_hdr, and
+// there is room for more.
+func headed(iov []unix.Iovec) bool {
+	return len(iov) > 0 && iov[0].Len >= offload.HdrLen && (len(iov) > 1 || iov[0].Len > offload.HdrLen)
+}
 
-// vector is readv or writev. Neither blocks, so the scheduler need not hear of it.
-func (f *file) vector(call uintptr, iov []unix.Iovec) (int, error) {
+// transfer reads or writes one frame, without the header if the device has none:
+// by call one if it is one piece, which saves the kernel a tenth of a microsecond,
+// else by call many.
+func (f *file) transfer(one, many uintptr, iov []unix.Iovec) (int, error) {
+	if f.bare {
+		if iov[0].Len == offload.HdrLen {
+			iov = iov[1:]
+		} else {
+			whole := iov[0]
+			defer func() { iov[0] = whole }()
+			iov[0].Base = (*byte)(unsafe.Add(unsafe.Pointer(whole.Base), offload.HdrLen)) //nolint:gosec // less than its length
+			iov[0].Len -= offload.HdrLen
+		}
+	}
+	call, at, n := many, unsafe.Pointer(&iov[0]), uintptr(len(iov)) //nolint:gosec // the caller's vectors
+	if n == 1 {
+		call, at, n = one, unsafe.Pointer(iov[0].Base), uintptr(iov[0].Len) //nolint:gosec // the caller's vector
+	}
+	return f.syscall(call, at, n)
+}
+
+// syscall makes a call that does not block, so the scheduler need not hear of it.
+func (f *file) syscall(call uintptr, at unsafe.Pointer, n uintptr) (int, error) {
 	for {
-		n, _, e := unix.RawSyscall(call, uintptr(f.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov))) //nolint:gosec // readv and writev on the caller's vector
+		moved, _, e := unix.RawSyscall(call, uintptr(f.fd), uintptr(at), n)
 		switch e {
 		case 0:
-			return int(n), nil
+			return int(moved), nil
 		case unix.EINTR:
 		case unix.EBADFD, unix.EFAULT:
 			// tun.c answers EBADFD once the device is detached, and EFAULT to

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/internal/testutil"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/offload"
 	"github.com/tungate/tungate/tundev"
 )
@@ -49,30 +50,14 @@ func openQueue(t *testing.T, ns *testutil.Namespace, name string, flags uint16) 
 	return fd
 }
 
-// openFDs is how many descriptors this process has.
-func openFDs(t *testing.T) int {
-	t.Helper()
-	e, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(e)
-}
-
 // noLeak checks that what f opens it closes, soon: the libraries' goroutines close
 // some of it after they said that they had ended.
 func noLeak(t *testing.T, f func()) {
 	t.Helper()
 	f() // what is opened once for good
-	before := openFDs(t)
+	before := wait.Descriptors()
 	f()
-	for deadline := time.Now().Add(within); openFDs(t) > before; {
-		if time.Now().After(deadline) {
-			t.Errorf("%d descriptors more than before", openFDs(t)-before)
-			return
-		}
-		time.Sleep(time.Millisecond) //nolint:forbidigo // nobody tells of it
-	}
+	wait.Until(t, "all descriptors to be closed", func() bool { return wait.Descriptors() <= before })
 }
 
 // TestFDs serves devices of both kinds by descriptors, in sight and out of it, and
@@ -279,16 +264,11 @@ func send(t *testing.T, path string, fds ...int) string {
 // dial connects to a socket as soon as it is there.
 func dial(t *testing.T, path string) *net.UnixConn {
 	t.Helper()
-	for deadline := time.Now().Add(within); ; {
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			return conn.(*net.UnixConn)
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Millisecond) //nolint:forbidigo // another goroutine makes the socket
+	var conn net.Conn
+	if err := testutil.Poll(within, func() (err error) { conn, err = net.Dial("unix", path); return err }); err != nil {
+		t.Fatal(err)
 	}
+	return conn.(*net.UnixConn)
 }
 
 // waitFor starts a Create that waits on a socket of the test's.

@@ -8,10 +8,12 @@ import (
 
 // Queue is one queue of a device. One goroutine may read while any number write.
 //
-// Every frame has a virtio_net_hdr in front, in the first vector, which is 10 bytes
-// long and holds nothing else; what follows is cut as the caller likes. A device
-// without the header keeps to this: what is written in it is left out, so it must
-// be zero, and what is read is zero.
+// Every frame has a virtio_net_hdr in front, 10 bytes that the first vector holds
+// whole; what follows, there and in further vectors, is cut as the caller likes. A
+// frame in one piece costs the kernel least: 0.1 us less for one of 1500 bytes than
+// three pieces. A device without the header keeps to this: what is written in it is
+// left out, so it must be zero, and what is read is zero. The vectors are the
+// caller's again, as they were, after the call.
 type Queue interface {
 	// FD is the descriptor that epoll finds readable (EPOLLIN) when a frame
 	// waits, writable (EPOLLOUT) when a write that was refused with EAGAIN,

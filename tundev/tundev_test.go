@@ -342,7 +342,7 @@ func checkKernelFeatures(t *testing.T, ns *testutil.Namespace, f tundev.Features
 	t.Helper()
 	out, err := exec.Command("ip", "netns", "exec", ns.Name, "ethtool", "-k", "dev0").Output()
 	if err != nil {
-		t.Skipf("ethtool is needed to see the kernel's side: %v", err)
+		t.Fatalf("the kernel's side cannot be seen: install ethtool (make packages): %v", err)
 	}
 	for name, want := range map[string]bool{
 		"tx-checksum-ip-generic": f.Checksum, "tx-tcp-segmentation": f.TSO4, "tx-tcp6-segmentation": f.TSO6,

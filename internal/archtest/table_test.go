@@ -31,7 +31,7 @@ type row struct {
 const anything = "..."
 
 // testHelpers are what the tests of every package may import.
-var testHelpers = []string{"internal/testutil", "tundev/tuntest"}
+var testHelpers = []string{"internal/testutil", "internal/testutil/wait", "tundev/tuntest"}
 
 // table is the import graph. A package that is not in it fails the test: add a
 // row, and say what the package is for in DESIGN.md.
@@ -122,7 +122,11 @@ var table = map[string]row{
 	"internal/testutil": {
 		why:    "testutil builds networks for tests, below every package under test",
 		ours:   []string{"offload", "tundev"},
-		theirs: []string{netlink, netns, goleak, yaml},
+		theirs: []string{netlink, netns, yaml},
+	},
+	"internal/testutil/wait": {
+		why:    "wait is of tests only, so it may know testing.T",
+		theirs: []string{goleak},
 	},
 	"internal/archtest": {
 		why: "archtest looks at the others as text",

@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/tundev/tuntest"
 )
@@ -122,7 +123,7 @@ func (c *conn) reset() {
 // dial connects; the error is an errno.
 func (c *client) dial(to netip.AddrPort) (*conn, error) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	return c.dialContext(ctx, to)
 }
@@ -201,7 +202,7 @@ func (c *udpConn) failure(b []byte) error {
 	if _, err := c.Write(b); err != nil {
 		return err
 	}
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(wait.Patience)
 	defer timeout.Stop()
 	select {
 	case <-failed:

@@ -17,6 +17,7 @@ import (
 	"github.com/tungate/tungate/config"
 	"github.com/tungate/tungate/flow"
 	"github.com/tungate/tungate/internal/gateway"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/metrics"
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/proxy"
@@ -36,7 +37,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("not ready while serving: %v", err)
 		}
 		j.cancel()
-		eventually(t, "the drain", func() bool { return j.g.Ready() != nil })
+		wait.Until(t, "the drain", func() bool { return j.g.Ready() != nil })
 		if err := j.g.Ready(); !strings.Contains(err.Error(), "stopping") {
 			t.Errorf("draining, it says %v", err)
 		}
@@ -85,9 +86,9 @@ func TestDrainFlushes(t *testing.T) {
 		}
 		receive(t, "the upstream", up, nil)
 		send(t, up, answer)
-		eventually(t, "the relay's end", func() bool { s, _ := r.g.Stats(); return s.Established == 0 })
+		wait.Until(t, "the relay's end", func() bool { s, _ := r.g.Stats(); return s.Established == 0 })
 		r.cancel()
-		eventually(t, "the drain", func() bool { return r.g.Ready() != nil })
+		wait.Until(t, "the drain", func() bool { return r.g.Ready() != nil })
 		receive(t, "the client", down, answer)
 		if err := r.ended(); err != nil {
 			t.Errorf("Run returned %v", err)
@@ -134,13 +135,13 @@ func TestEndWhileDialling(t *testing.T) {
 		defer cancel()
 		failed := make(chan error, 1)
 		go func() { _, err := r.client.dialContext(ctx, silent); failed <- err }()
-		eventually(t, "the attempt", func() bool { s, _ := r.g.Stats(); return s.Flows.HalfOpen == 1 })
+		wait.Until(t, "the attempt", func() bool { s, _ := r.g.Stats(); return s.Flows.HalfOpen == 1 })
 		r.cancel()
 		if err := r.ended(); err != nil {
 			t.Errorf("Run returned %v", err)
 		}
 		cancel()
-		if err := await(t, "the client's dial", failed); err == nil {
+		if err := wait.For(t, "the client's dial", failed); err == nil {
 			t.Error("the client is connected")
 		}
 	})
@@ -185,7 +186,7 @@ func TestNewFails(t *testing.T) {
 		"stack":               {func(c *config.Config) { c.Stack.TCP.CongestionControl = "bbr" }, "bbr"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before, goroutines := descriptors(), runtime.NumGoroutine()
+			before, goroutines := wait.Descriptors(), runtime.NumGoroutine()
 			dev := &device{Device: tuntest.New(tuntest.Options{})}
 			cfg := config.Default()
 			cfg.Admin.Listen = "127.0.0.1:0"
@@ -197,21 +198,21 @@ func TestNewFails(t *testing.T) {
 			if dev.closed.Load() == 0 {
 				t.Error("the device was left open")
 			}
-			eventually(t, "all is released", func() bool { return descriptors() == before && runtime.NumGoroutine() <= goroutines })
+			wait.Until(t, "all is released", func() bool { return wait.Descriptors() == before && runtime.NumGoroutine() <= goroutines })
 		})
 	}
 }
 
 // TestNewMakesNoDevice: a device that cannot be made is an error, not a crash.
 func TestNewMakesNoDevice(t *testing.T) {
-	before := descriptors()
+	before := wait.Descriptors()
 	cfg := config.Default()
 	cfg.Admin.Listen = "off"
 	cfg.Device.Name = "a-name-too-long-for-it"
 	if _, err := gateway.New(t.Context(), cfg, gateway.Deps{Log: zap.NewNop()}); err == nil || !strings.Contains(err.Error(), "a-name-too-long-for-it") {
 		t.Errorf("New returned %v", err)
 	}
-	if left := descriptors() - before; left != 0 {
+	if left := wait.Descriptors() - before; left != 0 {
 		t.Errorf("%d descriptors left", left)
 	}
 }
@@ -225,11 +226,11 @@ func TestIdleCost(t *testing.T) {
 	forward := s.forwardTo()
 	forward[u.addr] = u.at
 	r := newRig(t, f, options{forward: forward})
-	measure := func() (int, int) { return runtime.NumGoroutine(), descriptors() }
+	measure := func() (int, int) { return runtime.NumGoroutine(), wait.Descriptors() }
 	// quiet waits for what earlier tests and the first connection leave to end.
 	quiet := func() (int, int) {
 		same, g, n := 0, 0, 0
-		eventually(t, "all is quiet", func() bool {
+		wait.Until(t, "all is quiet", func() bool {
 			g2, n2 := measure()
 			if same++; g2 != g || n2 != n {
 				same, g, n = 0, g2, n2
@@ -251,7 +252,7 @@ func TestIdleCost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "every connection is the loop's", func() bool {
+	wait.Until(t, "every connection is the loop's", func() bool {
 		g, n := measure()
 		return g <= goroutines && n == files+2*flows // the gateway's and the server's
 	})
@@ -264,7 +265,7 @@ func TestIdleCost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "a descriptor a session", func() bool {
+	wait.Until(t, "a descriptor a session", func() bool {
 		g, n := measure()
 		return g <= goroutines && n == files+flows
 	})
@@ -305,7 +306,7 @@ func TestMemoryShort(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "off") // which this test's would make the collector run without end
 	j := join(t, families[0], options{config: func(c *config.Config) { c.MemoryLimit = 1 }})
 	var err error
-	eventually(t, "a refusal", func() bool {
+	wait.Until(t, "a refusal", func() bool {
 		var c *conn
 		if c, err = j.client.dial(j.server.addr); err == nil {
 			c.reset()

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/tundev/tuntest"
 )
@@ -60,7 +61,7 @@ func newStackRig(t *testing.T) *stackRig {
 func (r *stackRig) dial(f family, port uint16) (*conn, *flow.NetConn) {
 	r.t.Helper()
 	down := r.client.mustDial(netip.AddrPortFrom(f.service, port))
-	up := await(r.t, "the connection", r.conns)
+	up := wait.For(r.t, "the connection", r.conns)
 	r.t.Cleanup(func() { _ = up.Close() })
 	return down, up
 }

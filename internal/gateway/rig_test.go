@@ -16,6 +16,7 @@ import (
 
 	"github.com/tungate/tungate/config"
 	"github.com/tungate/tungate/internal/gateway"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/tundev/tuntest"
 )
 
@@ -101,7 +102,7 @@ func newRig(t *testing.T, f family, o options) *rig {
 	r.cancel = cancel
 	go func() { r.done <- g.Run(ctx, r.cut) }()
 	t.Cleanup(r.stop)
-	eventually(t, "the gateway to serve", func() bool { return g.Ready() == nil })
+	wait.Until(t, "the gateway to serve", func() bool { return g.Ready() == nil })
 	return r
 }
 
@@ -121,7 +122,7 @@ func (r *rig) stop() {
 // ended waits for Run and returns its error; the rig needs no stop then.
 func (r *rig) ended() error {
 	r.t.Helper()
-	err := await(r.t, "the gateway's end", r.done)
+	err := wait.For(r.t, "the gateway's end", r.done)
 	close(r.done)
 	return err
 }
@@ -174,7 +175,7 @@ type joined struct {
 func join(t *testing.T, f family, o options) *joined {
 	t.Helper()
 	j := dialled(t, f, o)
-	eventually(t, "the connection", func() bool { s, p := j.g.Stats(); return s.Established == 1 && p.TCP.Open == 1 })
+	wait.Until(t, "the connection", func() bool { s, p := j.g.Stats(); return s.Established == 1 && p.TCP.Open == 1 })
 	return j
 }
 

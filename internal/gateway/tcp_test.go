@@ -14,6 +14,7 @@ import (
 
 	"github.com/tungate/tungate/config"
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/proxy"
 	"github.com/tungate/tungate/tundev/tuntest"
@@ -35,7 +36,7 @@ func TestTransfer(t *testing.T) {
 			forFamilies(t, func(t *testing.T, f family, relay string) {
 				j := join(t, f, options{relay: relay, device: dev})
 				exchange(t, j.down, j.up, bytesOf(1, size), bytesOf(2, size))
-				eventually(t, "the connection's end", func() bool {
+				wait.Until(t, "the connection's end", func() bool {
 					s, p := j.g.Stats()
 					return s.Established == 0 && p.TCP.Open == 0
 				})
@@ -120,7 +121,7 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%v: %v, want ECONNREFUSED", to, err)
 			}
 		}
-		eventually(t, "both to be counted", func() bool {
+		wait.Until(t, "both to be counted", func() bool {
 			s, p := r.g.Stats()
 			return s.Refused == 2 && s.Flows.HalfOpen == 0 && p.TCP.Dials[proxy.DialRefused] == 1 && p.TCP.Dials[proxy.DialDenied] == 1
 		})
@@ -149,7 +150,7 @@ func TestSilentUpstream(t *testing.T) {
 		}
 		down := r.client.mustDial(s.addr)
 		exchange(t, down, s.accept(), []byte("up"), []byte("down"))
-		eventually(t, "the dials' timeout", func() bool {
+		wait.Until(t, "the dials' timeout", func() bool {
 			s, _ := r.g.Stats()
 			return s.Flows.HalfOpen == 0 && s.Dropped >= 20
 		})
@@ -215,7 +216,7 @@ func TestAbort(t *testing.T) {
 				_ = up.Close()
 				wantReset(t, "the client", down)
 			}
-			eventually(t, want.String(), func() bool {
+			wait.Until(t, want.String(), func() bool {
 				s, p := r.g.Stats()
 				return p.TCP.Closed[want] == 1 && s.Established == 0
 			})
@@ -252,7 +253,7 @@ func TestManyConnections(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		eventually(t, "every end", func() bool {
+		wait.Until(t, "every end", func() bool {
 			s, p := r.g.Stats()
 			return s.Established == 0 && p.TCP.Closed[flow.ReasonDone] == conns
 		})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tungate/tungate/config"
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/tundev/tuntest"
 )
 
@@ -64,7 +65,7 @@ func echoes(t *testing.T, c *udpConn) {
 		if _, err := c.Write(want); err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
-		_ = c.SetReadDeadline(time.Now().Add(patience))
+		_ = c.SetReadDeadline(time.Now().Add(wait.Patience))
 		n, err := c.Read(b)
 		if err != nil || !bytes.Equal(b[:n], want) {
 			t.Fatalf("%d bytes came back as %d, %v", size, n, err)
@@ -83,7 +84,7 @@ func TestUDP(t *testing.T) {
 					go s.echo()
 					r := newRig(t, f, options{device: dev, forward: s.forwardTo()})
 					echoes(t, r.client.dialUDP(s.addr))
-					eventually(t, "all to be counted", func() bool {
+					wait.Until(t, "all to be counted", func() bool {
 						n := uint64(len(sizes))
 						s, p := r.g.Stats()
 						return s.DatagramsIn == n && s.DatagramsOut == n && s.DatagramsBad == 0 &&
@@ -109,7 +110,7 @@ func TestUDPUnreachable(t *testing.T) {
 					t.Errorf("%v: %v, want ECONNREFUSED", to, err)
 				}
 			}
-			eventually(t, "both to be counted", func() bool { s, _ := r.g.Stats(); return s.DatagramsRejected == 2 })
+			wait.Until(t, "both to be counted", func() bool { s, _ := r.g.Stats(); return s.DatagramsRejected == 2 })
 		})
 	}
 }
@@ -128,9 +129,9 @@ func TestEchoHandler(t *testing.T) {
 				echoes(t, r.client.dialUDP(to))
 			}
 			down := r.client.mustDial(netip.AddrPortFrom(f.service, 1))
-			eventually(t, "the connection", func() bool { _, p := r.g.Stats(); return p.TCP.Open == 1 })
+			wait.Until(t, "the connection", func() bool { _, p := r.g.Stats(); return p.TCP.Open == 1 })
 			down.reset()
-			eventually(t, "all ends", func() bool {
+			wait.Until(t, "all ends", func() bool {
 				s, p := r.g.Stats()
 				return s.Established == 0 && p.TCP.Closed[flow.ReasonDone] == 3 && p.TCP.Closed[flow.ReasonClientReset] == 1
 			})

@@ -21,6 +21,7 @@ import (
 type endless struct {
 	frame    []byte
 	left     int
+	pieces   int // of the memory the last frame was read to
 	features tundev.Features
 }
 
@@ -37,6 +38,7 @@ func (d *endless) TryReadFrame(iov []unix.Iovec) (n int, err error) {
 		return 0, unix.EAGAIN
 	}
 	d.left--
+	d.pieces = len(iov)
 	for _, v := range iov {
 		n += copy(unsafe.Slice(v.Base, v.Len), d.frame[n:])
 	}
@@ -169,6 +171,45 @@ func TestSmallFramePins(t *testing.T) {
 	if len(held) == 0 {
 		t.Error("nothing was delivered")
 	}
+}
+
+// TestPieces: small frames are read in one piece, superframes so that their payload
+// need not be copied, and one of the other kind does not change that for long.
+func TestPieces(t *testing.T) {
+	small, large := segment(1400, 0), segment(60000, 1400)
+	d := &endless{features: tundev.Features{Checksum: true, TSO4: true, TSO6: true}}
+	e := New(Options{Device: d})
+	e.Attach(nobody{})
+	q := e.device.Load().queues[0]
+	defer q.receiver.release()
+	for i, step := range []struct {
+		frame []byte
+		n     int
+		want  int // pieces of the last
+	}{{small, 1, 2}, {small, smallRun, 1}, {large, 1, 1}, {large, 1, 2}, {small, smallRun, 2}, {large, 1, 1}, {small, 1, 2}} {
+		for range step.n {
+			d.frame, d.left = step.frame, 1
+			if err := q.batch(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d.pieces != step.want {
+			t.Errorf("step %d: %d frames of %d bytes, the last in %d pieces, want %d", i, step.n, len(step.frame), d.pieces, step.want)
+		}
+	}
+	// What the payload was read to is the stack's now.
+	var held []*stack.PacketBuffer
+	e.Attach(keeper{&held})
+	at := q.receiver.(*wholeReceiver).body.BasePtr()
+	d.frame, d.left = large, 1
+	if err := q.batch(0); err != nil {
+		t.Fatal(err)
+	}
+	views, _ := held[0].AsViewList()
+	if views.Back().BasePtr() != at {
+		t.Error("a superframe was copied")
+	}
+	held[0].DecRef()
 }
 
 // keeper is a stack that keeps every packet.

@@ -89,8 +89,7 @@ func (b *backlog) step() (more bool) {
 	defer b.mu.Unlock()
 	for len(b.frames) > 0 && !b.stopped {
 		f := b.frames[0]
-		// The header is a vector of its own, as everywhere.
-		err := b.q.dev.WriteFrame([]unix.Iovec{vector(&f[0], hdrLen), vector(&f[hdrLen], len(f)-hdrLen)})
+		err := b.q.dev.WriteFrame([]unix.Iovec{vector(&f[0], len(f))})
 		if full(err) {
 			return true
 		}

@@ -138,24 +138,44 @@ func random(n int) []byte {
 
 // TestInbound sends good frames of every size class and expects the same bytes.
 func TestInbound(t *testing.T) {
-	t.Run("whole", func(t *testing.T) { checkInbound(t, tuntest.Options{MTU: 65535}, 65000) })
-	t.Run("merging", func(t *testing.T) { checkInbound(t, tuntest.Options{MTU: 9000, NoTSO: true}, 8900) })
+	whole, merging := tuntest.Options{MTU: 65535}, tuntest.Options{MTU: 9000, NoTSO: true}
+	t.Run("whole", func(t *testing.T) { checkInbound(t, newRig(t, whole), 65000, 0) })
+	t.Run("whole, in one piece", func(t *testing.T) { checkInbound(t, newRig(t, whole), 65000, smallFrames) })
+	t.Run("whole, Ethernet", func(t *testing.T) { checkInbound(t, newTAP(t, whole), 65000, 0) })
+	t.Run("whole, Ethernet, in one piece", func(t *testing.T) { checkInbound(t, newTAP(t, whole), 65000, smallFrames) })
+	t.Run("merging", func(t *testing.T) { checkInbound(t, newRig(t, merging), 8900, 0) })
+	t.Run("merging, Ethernet", func(t *testing.T) { checkInbound(t, newTAP(t, merging), 8900, 0) })
 }
 
-func checkInbound(t *testing.T, o tuntest.Options, largest int) {
+// smallFrames are enough of them for the link to expect no superframe.
+const smallFrames = 100
+
+// checkInbound sends packets of up to largest bytes of payload, and that many small
+// ones before each.
+func checkInbound(t *testing.T, r *rig, largest, small int) {
 	t.Helper()
-	r := newRig(t, o)
 	var sent uint64
+	send := func(src, dst netip.Addr, n int) {
+		t.Helper()
+		sent++
+		p := tcpPacket(src, dst, random(n))
+		f := p
+		if r.lan != nil {
+			f = r.ethernet(p)
+		}
+		if got := r.deliver(t, offload.Hdr{}, f); !bytes.Equal(got, p) {
+			t.Fatalf("%v, %d bytes of payload: delivered %d bytes that differ from the %d sent", src, n, len(got), len(p))
+		}
+	}
 	for _, fam := range []struct{ src, dst netip.Addr }{{client4, server4}, {client6, server6}} {
 		for _, n := range []int{0, 1, 11, 12, 13, 31, 32, 33, 100, 511, 512, 513, 1400, 8900, 16383, 16384, 16385, 40000, 65000} {
 			if n > largest {
 				continue
 			}
-			sent++
-			p := tcpPacket(fam.src, fam.dst, random(n))
-			if got := r.deliver(t, offload.Hdr{}, p); !bytes.Equal(got, p) {
-				t.Fatalf("%v, %d bytes of payload: delivered %d bytes that differ from the %d sent", fam.src, n, len(got), len(p))
+			for range small {
+				send(fam.src, fam.dst, 10)
 			}
+			send(fam.src, fam.dst, n)
 		}
 	}
 	s := r.ep.Stats()

@@ -131,8 +131,13 @@ func TestSplit(t *testing.T) {
 			for _, n := range []int{1200, 3000, 50000} {
 				r.split(t, fam.src, fam.dst, n)
 			}
+			for range smallFrames {
+				r.split(t, fam.src, fam.dst, 1200)
+			}
+			r.split(t, fam.src, fam.dst, 50000) // read in one piece
 		}
-		if rx := r.ep.Stats().Queues[0].Rx; rx.Split != 6 || rx.Frames != 6 {
+		const want = 2 * (3 + smallFrames + 1)
+		if rx := r.ep.Stats().Queues[0].Rx; rx.Split != want || rx.Frames != want {
 			t.Errorf("%v: counted %+v", o.Kind, rx)
 		}
 	}

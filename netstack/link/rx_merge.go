@@ -28,15 +28,14 @@ type mergingReceiver struct {
 	slots [mergeFrames]slot
 	used  int // slots that hold frames of this batch
 	size  int // of a slot's memory
-	hdr   [hdrLen]byte
-	iov   [2]unix.Iovec
+	iov   [1]unix.Iovec
 	parts [1][]byte
 	out   offload.Merged
 }
 
 // slot is a frame of the batch; its memory lives until the batch is flushed.
 type slot struct {
-	view *buffer.View // the frame; nil when given away
+	view *buffer.View // virtio_net_hdr and frame; nil when given away
 	at   int          // where its IP packet begins
 	p    offload.Packet
 	n    int // length of the packet, without padding
@@ -65,10 +64,10 @@ func (r *mergingReceiver) receive(read readFunc) (int, error) {
 	}
 	s := &r.slots[r.used]
 	if s.view == nil {
-		r.size = max(r.size, r.q.ipAt+int(r.q.e.MTU()))
+		r.size = max(r.size, hdrLen+r.q.ipAt+int(r.q.e.MTU()))
 		s.view = buffer.NewViewSize(r.size)
 	}
-	r.iov = [2]unix.Iovec{vector(&r.hdr[0], hdrLen), vector(s.view.BasePtr(), s.view.Size())}
+	r.iov = [1]unix.Iovec{vector(s.view.BasePtr(), s.view.Size())}
 	n, err := read(r.iov[:])
 	if err != nil {
 		return 0, err
@@ -79,13 +78,14 @@ func (r *mergingReceiver) receive(read readFunc) (int, error) {
 
 // handle takes the frame of n bytes in s through the steps of the package comment.
 func (r *mergingReceiver) handle(s *slot, n int) {
-	frame := s.view.AsSlice()[:max(0, n)]
+	hdr := s.view.AsSlice()[:hdrLen]
+	frame := s.view.AsSlice()[hdrLen:][:max(0, n)]
 	var h offload.Hdr
-	if !r.q.inspect(&h, &s.p, r.hdr[:], frame[:min(len(frame), headMax)], n) {
+	if !r.q.inspect(&h, &s.p, hdr, frame[:min(len(frame), headMax)], n) {
 		return
 	}
-	s.at = r.q.ipAt
-	s.n = min(n-s.at, s.p.Len)
+	s.at = hdrLen + r.q.ipAt
+	s.n = min(n-r.q.ipAt, s.p.Len)
 	frame = s.packet()
 	r.parts[0] = frame
 	if !r.q.verify(&h, &s.p, r.parts[:]) {
@@ -126,7 +126,7 @@ func (r *mergingReceiver) settle(fate offload.Fate, s *slot) bool {
 func (s *slot) packet() []byte { return s.view.AsSlice()[s.at : s.at+s.n] }
 
 // whole implements receiver.
-func (r *mergingReceiver) whole(n int) []byte { return r.slots[r.used].view.AsSlice()[:n] }
+func (r *mergingReceiver) whole(n int) []byte { return r.slots[r.used].view.AsSlice()[hdrLen:][:n] }
 
 // take makes a buffer of the slot's packet.
 func (s *slot) take() buffer.Buffer {

@@ -96,9 +96,11 @@ func (d *Device) forward(f []byte) bool {
 	return !d.peer.State().Up || d.peer.queues[d.peer.steer.choose(f)].put(f)
 }
 
-// headed reports whether iov begins with a vector for the virtio_net_hdr alone: a
-// device without the header could not serve another.
-func headed(iov []unix.Iovec) bool { return len(iov) > 1 && iov[0].Len == HdrLen }
+// headed reports whether iov's first vector has room for the virtio_net_hdr, and
+// there is room for more.
+func headed(iov []unix.Iovec) bool {
+	return len(iov) > 0 && iov[0].Len >= HdrLen && (len(iov) > 1 || iov[0].Len > HdrLen)
+}
 
 // slice is the memory that v describes.
 func slice(v unix.Iovec) []byte { return unsafe.Slice(v.Base, v.Len) } //nolint:gosec // what the vector says of its own memory
