@@ -35,7 +35,7 @@ func fields(c *Config) []field {
 		"How long connections may finish after SIGTERM; those still open then are reset.",
 	}, field{
 		"memory_limit", size(&c.MemoryLimit, minMemory, maxMemory), "the control group's, if it has one",
-		"Memory the gateway may use. At nine tenths of it new connections are reset, until less than 85 % are used again. Go's own limit follows from it (GOMEMLIMIT).",
+		"Memory the gateway may use. At nine tenths of it new connections are reset, until less than 85 % are used again; after a second those too that have been idle for longest, a hundredth of all each second. Go's own limit follows from it (GOMEMLIMIT).",
 	})
 }
 
