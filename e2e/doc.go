@@ -7,6 +7,7 @@
 //	bulk_test.go       files and iperf3 both ways, intact, in superframes
 //	tcp_test.go        2,000 connections at once, half-close, refusal, silence, abort
 //	flow_test.go       back-pressure, idle and drain timeouts
+//	keepalive_test.go  clients whose answers do not come any more
 //	udp_test.go        datagrams of every size, closed ports, DNS, ping, fragments
 //	policy_test.go     destinations that are denied, the admin server out of reach
 //	echo_test.go       every address and port answered by the program itself

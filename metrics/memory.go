@@ -5,6 +5,7 @@ type Memory struct {
 	Limit    int64  // bytes; 0 is none
 	Pressure bool   // new connections are refused for it
 	Episodes uint64 // of pressure
+	Reset    uint64 // idle connections that were reset for it
 }
 
 func memoryMetrics() []metric[Memory] {
@@ -15,5 +16,7 @@ func memoryMetrics() []metric[Memory] {
 			func(m *Memory) int { return truth(m.Pressure) }),
 		total("memory_pressure_total", "How often that began.",
 			func(m *Memory) uint64 { return m.Episodes }),
+		total("memory_reset_connections_total", "Idle connections that were reset because it lasted.",
+			func(m *Memory) uint64 { return m.Reset }),
 	}
 }

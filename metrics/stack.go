@@ -153,7 +153,7 @@ func tcpMetrics() []metric[stats] {
 			func(s *stats) uint64 { return s.TCP.CurrentConnected }),
 		total("tcp_endpoints_reset_total", "TCP endpoints that went from ESTABLISHED or CLOSE_WAIT straight to closed.",
 			func(s *stats) uint64 { return s.TCP.EstablishedResets }),
-		total("tcp_endpoints_timedout_total", "TCP endpoints given up because the client stayed silent: keepalive or retransmissions ran out.",
+		total("tcp_endpoints_timedout_total", "TCP endpoints given up because the client stayed silent: keepalive (event client_silent) or retransmissions ran out.",
 			func(s *stats) uint64 { return s.TCP.EstablishedTimedout }),
 		total("tcp_port_reservations_failed_total", "TCP endpoints that could not reserve their address and port.",
 			func(s *stats) uint64 { return s.TCP.FailedPortReservation }),

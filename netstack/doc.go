@@ -31,6 +31,12 @@
 // A connection is a conn: gVisor's endpoint, a waiter entry, the record's handle,
 // and nothing that grows while it is idle. Its record translates its headers.
 //
+// Silent clients (ended.go). gVisor's keepalive is off: it is a timer an endpoint, which
+// nobody paces, and sends no RST when it gives up. The table of flows probes from its
+// records. When it gives a client up, or ends an idle connection because memory is
+// short, it has sent the RST; the endpoint is then found by its addresses and ends with
+// ETIMEDOUT or ECONNABORTED, and its handler hears of that as of any failure.
+//
 // TCP after its handler has closed (tcp.go). gVisor sends what is left. While there
 // are any, closed endpoints are looked at every 100 ms: one that ended without a
 // packet releases its record; one that only waits for its client is aborted, and the
@@ -57,8 +63,8 @@
 //
 // # Goroutines
 //
-// Run: one per device queue, one each for the table's timers and the closed
-// endpoints, one for the Ethernet of a TAP. gVisor: one per processor, ended by
+// Run: one per device queue, one each for the table's timers, the probing of clients
+// and the closed endpoints, one for the Ethernet of a TAP. gVisor: one per processor, ended by
 // Close, and short ones for timers. An attempt has none if the handler is a
 // flow.Starter; else one for as long as HandleTCP runs, which Close waits for. An
 // endpoint whose tuple is still taken is tried again from a timer, for 127 ms in

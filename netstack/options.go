@@ -124,8 +124,9 @@ type TCPOptions struct {
 	MSS int
 	// KeepaliveIdle, KeepaliveInterval and KeepaliveCount are Linux's
 	// tcp_keepalive_time, _intvl and _probes towards the client (RFC 1122,
-	// section 4.2.3.6). 0 is 10 minutes, 75 s and 9: a million idle clients
-	// are 1,700 probes a second then. A negative KeepaliveIdle turns them off.
+	// section 4.2.3.6), who is then reset. 0 is 10 minutes, 75 s and 9: a million
+	// idle clients are 1,700 probes a second then. There are 10,000 at most,
+	// however short these are. A negative KeepaliveIdle turns them off.
 	KeepaliveIdle     time.Duration
 	KeepaliveInterval time.Duration
 	KeepaliveCount    int
@@ -234,10 +235,11 @@ func (o *Options) flows() minisock.Options {
 		MaxTimeWait: h.MaxTimeWait, MaxOrphans: h.MaxOrphans,
 		ResetRate: h.ResetRate, ChallengeRate: h.ChallengeRate,
 	}
+	d := o.withDefaults()
+	m.KeepaliveIdle, m.KeepaliveInterval, m.KeepaliveCount = max(0, d.TCP.KeepaliveIdle), max(0, d.TCP.KeepaliveInterval), d.TCP.KeepaliveCount
 	if o.Dial == DialAfter {
 		m.Admission = minisock.DialAfter
 	}
-	d := o.withDefaults()
 	m.MaxRecords = d.MaxConnections + d.MaxHalfOpen + max(h.MaxTimeWait, defaultTimeWait) + max(h.MaxOrphans, defaultOrphans)
 	return m
 }

@@ -158,6 +158,7 @@ func (s *Stack) Run() error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	var sweep sync.WaitGroup
 	sweep.Go(func() { s.closing.run(ctx, s.flows, s.link.Now) })
+	sweep.Go(func() { s.probe(ctx) })
 	err := s.link.Run(s.ctx)
 	cancel()
 	sweep.Wait()

@@ -43,18 +43,9 @@ func (s *Stack) configureTCP() error {
 // tune sets the options that gVisor keeps per endpoint.
 func (s *Stack) tune(ep tcpip.Endpoint) {
 	o := s.opts.TCP
-	// These fail only for values that Validate refused.
+	// It fails only for values that Validate refused.
 	timeout := tcpip.TCPUserTimeoutOption(o.UserTimeout)
 	_ = ep.SetSockOpt(&timeout)
-	if o.KeepaliveIdle < 0 {
-		return
-	}
-	idle := tcpip.KeepaliveIdleOption(o.KeepaliveIdle)
-	interval := tcpip.KeepaliveIntervalOption(o.KeepaliveInterval)
-	_ = ep.SetSockOpt(&idle)
-	_ = ep.SetSockOpt(&interval)
-	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, o.KeepaliveCount)
-	ep.SocketOptions().SetKeepAlive(true)
 }
 
 // closing are connections that their handler has closed and whose last segments

@@ -95,8 +95,7 @@ type Gateway struct {
 	told   atomic.Pointer[tundev.State] // what was last told of, while more is gathered
 	gone   atomic.Bool                  // the device was deleted, and is not there again yet
 
-	short    atomic.Bool // of memory
-	episodes atomic.Uint64
+	short shortage // of memory
 }
 
 // phase is how far a Gateway has come.
@@ -113,7 +112,11 @@ const (
 // to do.
 func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error) {
 	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
-	g.memory = memory.New(cfg.MemoryLimit, memory.Users{Pressure: g.shed, Connections: func() int { return g.stack.Pending() }})
+	g.memory = memory.New(cfg.MemoryLimit, memory.Users{
+		Pressure:    g.refuse,
+		Shed:        g.shed,
+		Connections: func() int { return g.stack.Pending() },
+	})
 	if d.Device != nil {
 		g.served.Store(&d.Device)
 	}

@@ -1,17 +1,20 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/config"
@@ -20,6 +23,7 @@ import (
 	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/metrics"
 	"github.com/tungate/tungate/netstack"
+	"github.com/tungate/tungate/netstack/minisock"
 	"github.com/tungate/tungate/proxy"
 	"github.com/tungate/tungate/tundev"
 	"github.com/tungate/tungate/tundev/tuntest"
@@ -318,4 +322,78 @@ func TestMemoryShort(t *testing.T) {
 		t.Errorf("a new connection: %v, want ECONNREFUSED", err)
 	}
 	exchange(t, j.down, j.up, bytesOf(1, 1<<20), bytesOf(2, 1<<20))
+}
+
+// TestMemoryStaysShort resets who is idle while memory stays short, both ends, and
+// nobody who is not; says so with a line at each end, and takes new connections
+// afterwards.
+func TestMemoryStaysShort(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "off")
+	debug.FreeOSMemory()
+	limit := int64(used(t)*2 + 64<<20)
+	core, lines := observer.New(zap.InfoLevel)
+	j := join(t, families[0], options{config: func(c *config.Config) { c.MemoryLimit = limit }, log: zap.New(core)})
+	down := j.client.mustDial(j.server.addr)
+	up := j.server.accept()
+	chatter := func() {
+		b := []byte("x")
+		if _, err := down.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(up, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chatter()
+
+	ballast := bytes.Repeat([]byte{1}, int(limit))
+	resets := make(chan error, 2)
+	for _, c := range []io.Reader{j.down, j.up} {
+		go func() {
+			_, err := io.Copy(io.Discard, c)
+			resets <- err
+		}()
+	}
+	often := time.NewTicker(20 * time.Millisecond)
+	defer often.Stop()
+	for ended := 0; ended < 2; {
+		select {
+		case err := <-resets:
+			if ended++; err == nil || !strings.Contains(err.Error(), "reset by peer") {
+				t.Errorf("an idle connection ended by %v, want a reset", err)
+			}
+		case <-often.C:
+			chatter()
+		}
+	}
+	s, _ := j.g.Stats()
+	if n := s.Flows.Counters[minisock.Shed]; n != 1 {
+		t.Errorf("%d reset, want 1", n)
+	}
+	runtime.KeepAlive(ballast) // until here
+	wait.Until(t, "a new connection", func() bool {
+		debug.FreeOSMemory()
+		c, err := j.client.dial(j.server.addr)
+		if err == nil {
+			c.reset()
+		}
+		return err == nil
+	})
+	chatter()
+	for _, message := range []string{"new connections are refused", "connections idle for longest are reset", "memory is available again"} {
+		if n := lines.FilterMessageSnippet(message).Len(); n != 1 {
+			t.Errorf("%d lines of %q: %v", n, message, lines.All())
+		}
+	}
+	if last := lines.FilterMessageSnippet("available again").All(); len(last) == 1 && last[0].ContextMap()["reset"] != uint64(1) {
+		t.Errorf("at the end it says %v", last[0].ContextMap())
+	}
+}
+
+// used is what Go holds of the system's memory, in bytes.
+func used(t *testing.T) uint64 {
+	t.Helper()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.Sys - m.HeapReleased
 }

@@ -75,6 +75,7 @@ type options struct {
 	device  tuntest.Options
 	config  func(*config.Config)
 	forward map[netip.AddrPort]netip.AddrPort
+	log     *zap.Logger // nil: nobody reads it
 }
 
 // newRig runs a gateway until the test ends.
@@ -92,7 +93,10 @@ func newRig(t *testing.T, f family, o options) *rig {
 	if o.config != nil {
 		o.config(cfg)
 	}
-	g, err := gateway.New(t.Context(), cfg, gateway.Deps{Log: zap.NewNop(), Device: r.dev})
+	if o.log == nil {
+		o.log = zap.NewNop()
+	}
+	g, err := gateway.New(t.Context(), cfg, gateway.Deps{Log: o.log, Device: r.dev})
 	if err != nil {
 		t.Fatal(err)
 	}

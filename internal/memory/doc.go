@@ -13,7 +13,9 @@
 // The limit is that of the config, or of the control group, of which 5 % are left to
 // what Go does not count. It becomes Go's own soft limit (GOMEMLIMIT), which makes the
 // collector work harder near it, unless the environment sets one. Past nine tenths of
-// it the owner is told so, until less than 85 % are used again.
+// it the owner is told so, until less than 85 % are used again, and refuses new
+// connections. If that has not helped in a second, garbage is collected, and the owner
+// asked to end some idle connections, once a second until it is over (shed.go).
 //
 // When connections have come or gone in mass and the rest stands still, the heap is
 // collected and what is free goes back to the system at once.

@@ -31,11 +31,15 @@ const (
 	ours = low - 1
 )
 
-// Users are what a Pacer asks and tells. Both are called on Run's goroutine.
+// Users are what a Pacer asks and tells. All are called on Run's goroutine.
 type Users struct {
 	// Pressure is told with true when nine tenths of the limit are used, and with
 	// false when that is over.
 	Pressure func(on bool)
+	// Shed is called once a second while pressure lasts for longer than that: it is
+	// to end some idle connections, and returns how many. What a call brings is
+	// seen before the next.
+	Shed func() int
 	// Connections is how many are open.
 	Connections func() int
 }
@@ -130,6 +134,7 @@ func (p *Pacer) watch(ctx context.Context) {
 		check = t.C
 	}
 	r := reclaimer{open: p.users.Connections, free: debug.FreeOSMemory}
+	s := shedder{limit: p.limit, used: used, free: debug.FreeOSMemory, shed: p.users.Shed, now: time.Now}
 	on := false
 	for {
 		select {
@@ -138,6 +143,7 @@ func (p *Pacer) watch(ctx context.Context) {
 				on = now
 				p.users.Pressure(on)
 			}
+			s.check(on)
 		case <-count.C:
 			r.count()
 		case <-ctx.Done():

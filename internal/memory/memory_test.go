@@ -74,14 +74,19 @@ func TestGroupLimit(t *testing.T) {
 func TestRun(t *testing.T) {
 	before := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(before)
-	told := make(chan bool, 1)
-	p := New(1<<20, Users{Pressure: func(on bool) { told <- on }, Connections: func() int { return 0 }}) // less than any program has
+	told, asked := make(chan bool, 1), make(chan bool, 1)
+	p := New(1<<20, Users{ // less than any program has
+		Pressure:    func(on bool) { told <- on },
+		Shed:        func() int { asked <- true; return 0 },
+		Connections: func() int { return 0 },
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	if on := <-told; !on {
 		t.Error("no pressure above the limit")
 	}
+	<-asked
 	runtime.GC()
 	cancel()
 	if err := <-done; err != nil {

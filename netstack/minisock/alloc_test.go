@@ -8,7 +8,7 @@ import (
 // TestAllocs: no packet allocates, whatever becomes of it.
 func TestAllocs(t *testing.T) {
 	q := &quiet{}
-	o := Options{Shards: 4, Backlog: 100, ResetRate: 1e9, ChallengeRate: 1e9, InvalidInterval: -1, SynAckRetries: 6, HandshakeTimeout: 100 * time.Second}
+	o := Options{Shards: 4, Backlog: 100, ResetRate: 1e9, ChallengeRate: 1e9, InvalidInterval: -1, SynAckRetries: 6, HandshakeTimeout: 100 * time.Second, KeepaliveIdle: time.Second}
 	for _, p := range []pair{flow4, flow6} {
 		tab, err := New(o, q)
 		if err != nil {
@@ -39,6 +39,8 @@ func TestAllocs(t *testing.T) {
 			"Tick with work":  func() { now += time.Second; tab.Tick(now) },
 			"Tick":            func() { tab.Tick(now) },
 			"Next":            func() { tab.Next(now) },
+			"Probe":           func() { now += 10 * time.Millisecond; tab.Probe(now) },
+			"EndIdle":         func() { tab.EndIdle(1, 0, now) },
 			"Stats":           func() { tab.Stats() },
 			"Prefetch":        func() { tab.Prefetch(batch[:]) },
 			"a SYN and a RST": func() { flip(tab, other, now) },

@@ -3,6 +3,7 @@ package minisock
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -26,10 +27,11 @@ func TestSizes(t *testing.T) {
 }
 
 // quiet is a sink that counts.
-type quiet struct{ packets, gone int }
+type quiet struct{ packets, gone, ended int }
 
-func (q *quiet) Emit([]byte, uint16)        { q.packets++ }
-func (q *quiet) Gone(Handle, uint32, Cause) { q.gone++ }
+func (q *quiet) Emit([]byte, uint16)                { q.packets++ }
+func (q *quiet) Gone(Handle, uint32, Cause)         { q.gone++ }
+func (q *quiet) Ended(_, _ netip.AddrPort, _ Cause) { q.ended++ }
 
 func heap() int {
 	runtime.GC()

@@ -32,6 +32,7 @@ type outcome struct {
 	gone  Handle // valid iff Valid
 	why   Cause
 	owner uint32
+	ended Cause // the connection of reply was ended from here; None if not
 }
 
 // finish tells it. No lock is held.
@@ -43,6 +44,9 @@ func (t *Table) finish(out *outcome) {
 	}
 	if out.gone.Valid() {
 		t.sink.Gone(out.gone, out.owner, out.why)
+	}
+	if out.ended != None {
+		t.sink.Ended(out.reply.key.client(), out.reply.key.destination(), out.ended)
 	}
 }
 

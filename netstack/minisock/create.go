@@ -24,7 +24,7 @@ type Open struct {
 // create ends the handshake with the segment that finished it.
 func (p *place) create(g *segment, now time.Duration) Result {
 	p.setState(Creating)
-	p.queue, p.cliWnd = g.queue, g.wnd
+	p.seen, p.queue, p.cliWnd = epochs(now), g.queue, g.wnd
 	p.maxWnd = p.window()
 	p.ourWnd >>= p.ourWS // no longer a SYN-ACK's
 	if g.ts != 0 && p.has(withTS) {
@@ -158,6 +158,7 @@ func (t *Table) Ready(h Handle, now time.Duration) (ok, gone bool) {
 		return false, false
 	}
 	p.disarm()
+	p.tries = 0
 	p.setState(Established)
 	if p.flags&(finIn|finOut) != 0 {
 		gone = p.progress(now)

@@ -77,6 +77,30 @@
 // before it acknowledged: [Table.Orphan]. The record then waits for the client's FIN,
 // or repeats ours, within bounds of time and number.
 //
+// # Silent clients
+//
+// A client that has been silent for [Options].KeepaliveIdle, and owes no
+// acknowledgement, is probed: an ACK one below what it expects, with the record's
+// numbers, window and timestamps, which its TCP answers (RFC 1122, section 4.2.3.6;
+// Linux's tcp_keepalive_timer). In FIN_WAIT_1, CLOSING and LAST_ACK our FIN is
+// unacknowledged, and the stack's retransmissions find out, as they do for data;
+// an orphan has timers of its own. Whatever sound the client sends counts as an answer.
+// After KeepaliveCount probes with an interval of silence behind each, it gets a RST,
+// the record goes, and the owner hears of it ([Sink].Ended). Probes that were sent
+// before the process stood still do not count, since nobody was there to hear.
+//
+// [Table.Probe] walks through the table for that, a bucket at a time, once in an
+// eighth of an interval, but never through more than 100,000 records a second: some 40
+// ns each, so with a million of them, probed after 10 minutes and 75 s, it takes 4
+// ms of each second. The shard is locked for a bucket, 2 us. There are as many probes a
+// second as ask all within an interval, and a quarter more, but 100 at least and 10,000
+// at most; where that is not enough the walk waits. So a million clients that fell
+// silent at once are asked evenly, within 101 s, and one is given up later rather than
+// without its probes.
+//
+// [Table.EndIdle] walks too, and ends those who have been silent for longest, for an
+// owner that is short of memory. Answers to probes do not make a client busy there.
+//
 // # Limits on what others can provoke
 //
 // Challenge ACKs and the like: one in 500 ms for a flow, 1000 a second in all. RSTs
@@ -87,11 +111,11 @@
 //
 // Show every TCP packet of both directions to the table, and nothing twice. Keep
 // [Options].Local true to what the stack announces, and let the stack offer SACK and
-// timestamps. Call [Table.Tick]. End what it was given: a Dial by Answer, Refuse or
-// Drop, a Create by Ready or Fail (there are timers for the forgotten, and
-// [Sink].Gone). Call [Table.Release] for a connection whose endpoint died without a
-// packet, or its record stays for ever. Let an endpoint go when
-// Result.Gone says so and what it received was read.
+// timestamps. Call [Table.Tick] and [Table.Probe] when they are due. End what it was
+// given: a Dial by Answer, Refuse or Drop, a Create by Ready or Fail (there are timers
+// for the forgotten, and [Sink].Gone). Call [Table.Release] for a connection whose
+// endpoint died without a packet, or its record stays for ever. Let an endpoint go when
+// Result.Gone says so and what it received was read, and end it when [Sink].Ended does.
 //
 // Of several readers, one may be making a flow's endpoint while another is told to
 // Hold a packet of it. Ready is then false until that packet has come to Resume too.
@@ -103,7 +127,8 @@
 // by a seeded hash: extendible hashing, which grows and shrinks by a bucket of 512
 // bytes at a time. All in all a record costs 150 bytes or so at every size.
 //
-// A shard's lock is the lock of its flows, and is held for well under a microsecond.
+// A shard's lock is the lock of its flows, and is held for well under a microsecond,
+// by a walk for two.
 // The arena's lock comes after it; there is no other order. Nothing of the caller's is
 // called with a lock held, and [Table.Outbound] calls nothing at all, so it may run
 // under a stack's locks; the caller must not hold any of those where it calls
@@ -111,5 +136,5 @@
 //
 // Timers are lists in the records, one for each length of a wait, so the first to
 // end is the first in its list. [Table.Next] says when [Table.Tick] is due. No
-// established connection has a timer.
+// established connection has a timer: its words hold what keepalive has to remember.
 package minisock

@@ -3,6 +3,7 @@ package minisock_test
 import (
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/tungate/tungate/netstack/minisock"
@@ -18,6 +19,10 @@ func (device) Emit(packet []byte, queue uint16) {
 
 func (device) Gone(_ minisock.Handle, _ uint32, why minisock.Cause) {
 	fmt.Println("gone:", why)
+}
+
+func (device) Ended(client, _ netip.AddrPort, why minisock.Cause) {
+	fmt.Println(client, "ended:", why)
 }
 
 // A SYN is answered, is lost on its way back, and is forgotten in time.

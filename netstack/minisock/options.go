@@ -98,6 +98,14 @@ type Options struct {
 	// OrphanRetries is how often an orphan repeats its FIN, after 1, 2, 4 ... s
 	// (tcp_orphan_retries). 0 is 5, which gives up after 63 s; at most 6.
 	OrphanRetries int
+	// KeepaliveIdle is the silence of a client after which it is probed
+	// (tcp_keepalive_time), KeepaliveInterval the time between probes
+	// (tcp_keepalive_intvl), and KeepaliveCount how many may stay unanswered
+	// (tcp_keepalive_probes). They come up to two seconds late and an eighth of an
+	// interval, and later if these are too many at once. 0 is never, 75 s and 9.
+	KeepaliveIdle     time.Duration
+	KeepaliveInterval time.Duration
+	KeepaliveCount    int
 	// MaxTimeWait bounds records in TIME_WAIT and lingering (tcp_max_tw_buckets),
 	// MaxOrphans orphans (tcp_max_orphans), MaxRecords all. 0 is 262,144, 65,536
 	// and 4,194,304.
@@ -144,6 +152,7 @@ const (
 	maxHeld    = 64
 	maxRetries = 6 // 1+2+...+64 s
 	maxShards  = 1024
+	maxProbes  = 127 // Linux's MAX_TCP_KEEPCNT
 )
 
 func (o Options) withDefaults() Options {
@@ -159,6 +168,8 @@ func (o Options) withDefaults() Options {
 	def(&o.Linger, time.Second)
 	def(&o.FinTimeout, time.Minute)
 	def(&o.OrphanRetries, 5)
+	def(&o.KeepaliveInterval, 75*time.Second)
+	def(&o.KeepaliveCount, 9)
 	def(&o.MaxTimeWait, 1<<18)
 	def(&o.MaxOrphans, 1<<16)
 	def(&o.MaxRecords, 1<<22)
@@ -202,6 +213,7 @@ func (o *Options) Validate() error {
 		{"PerDestination", o.PerDestination, 1 << 24},
 		{"MaxHeld", o.MaxHeld, maxHeld},
 		{"OrphanRetries", o.OrphanRetries, maxRetries},
+		{"KeepaliveCount", o.KeepaliveCount, maxProbes},
 		{"MaxTimeWait", o.MaxTimeWait, 1 << 28},
 		{"MaxOrphans", o.MaxOrphans, 1 << 28},
 		{"MaxRecords", o.MaxRecords, 1 << 28},
@@ -225,6 +237,8 @@ func (o *Options) Validate() error {
 	} {
 		bad(d.v >= 0 && d.v <= time.Hour, d.field, d.v, "from 0 to 1 h")
 	}
+	bad(o.KeepaliveIdle >= 0, "KeepaliveIdle", o.KeepaliveIdle, "0 or more")
+	bad(o.KeepaliveInterval >= 0, "KeepaliveInterval", o.KeepaliveInterval, "0 or more")
 	bad(o.SynAckRetries <= maxRetries, "SynAckRetries", o.SynAckRetries, fmt.Sprintf("at most %d", maxRetries))
 	bad(o.InvalidInterval <= time.Hour, "InvalidInterval", o.InvalidInterval, "at most 1 h")
 	bad(o.Shards >= 0 && o.Shards <= maxShards && o.Shards&(o.Shards-1) == 0, "Shards", o.Shards,

@@ -2,6 +2,7 @@ package minisock
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ type busySink struct {
 	t       *Table
 	packets atomic.Int64
 	gone    atomic.Int64
+	ended   atomic.Int64
 }
 
 func (s *busySink) Emit(b []byte, _ uint16) {
@@ -29,6 +31,11 @@ func (s *busySink) Gone(h Handle, _ uint32, _ Cause) {
 	s.gone.Add(1)
 }
 
+func (s *busySink) Ended(_, _ netip.AddrPort, _ Cause) {
+	s.t.Probe(0) // is busy
+	s.ended.Add(1)
+}
+
 // TestConcurrent: readers of several queues, the stack, timers and owners at once,
 // on few flows, so that they meet. Afterwards all of it drains.
 func TestConcurrent(t *testing.T) {
@@ -40,6 +47,7 @@ func TestConcurrent(t *testing.T) {
 	o := Options{
 		Shards: 2, Backlog: 10, Admission: DialFirst, ResetRate: 1e6, ChallengeRate: 1e6,
 		MaxTimeWait: 30, MaxOrphans: 5, HandshakeTimeout: time.Second, TimeWait: 2 * time.Second, CreateTimeout: time.Second,
+		KeepaliveIdle: 100 * time.Millisecond, KeepaliveInterval: 100 * time.Millisecond, KeepaliveCount: 2,
 	}
 	tab, err := New(o, sink)
 	if err != nil {
@@ -64,6 +72,10 @@ func TestConcurrent(t *testing.T) {
 				tab.Tick(now())
 				tab.Next(now())
 				tab.Stats()
+				tab.Probe(now())
+				if now()/time.Millisecond%1000 == 0 {
+					tab.EndIdle(1, 0, now()+epoch)
+				}
 			}
 		}
 	})
@@ -71,6 +83,10 @@ func TestConcurrent(t *testing.T) {
 	close(done)
 	helpers.Wait()
 
+	for range 50 {
+		clock.Add(int64(100 * time.Millisecond))
+		tab.Probe(now())
+	}
 	// What is left is connected; its owners let go.
 	for i := range 64 {
 		k := crowdKey(i)
@@ -91,7 +107,10 @@ func TestConcurrent(t *testing.T) {
 	s := tab.Stats()
 	t.Logf("%d packets, %d gone, %d established, %d in TIME_WAIT, %d orphans",
 		sink.packets.Load(), sink.gone.Load(), s.Counters[Answered], s.Counters[TimeWaitEntered], s.Counters[Orphaned])
-	for _, c := range []Cause{Answered, TimeWaitEntered, Orphaned, ResetOut, CookieSent} {
+	if n := s.Counters[ClientSilent] + s.Counters[Shed]; int64(n) != sink.ended.Load() {
+		t.Errorf("told of %d ends of %d", sink.ended.Load(), n)
+	}
+	for _, c := range []Cause{Answered, TimeWaitEntered, Orphaned, ResetOut, CookieSent, Shed} {
 		if s.Counters[c] == 0 {
 			t.Errorf("nothing of %v", c)
 		}

@@ -83,7 +83,7 @@ type record struct {
 // connection is what changes in a record's life.
 type connection struct {
 	state  State
-	tries  uint8
+	tries  uint8 // SYN-ACKs, FINs of an orphan, or probes that were sent
 	flags  flags
 	mss    uint16 // the client's
 	cliWS  uint8  // valid iff withWS
@@ -108,7 +108,7 @@ type connection struct {
 	finIn    uint32 // behind the client's FIN
 	finOut   uint32 // behind ours
 
-	deadline   uint32
+	deadline   uint32 // the three are keepalive's while there is no timer: keepalive.go
 	prev, next uint32 // in the timer's list: number + 1, 0 is none
 	answered   uint32 // when an answer was last given that others can provoke
 	seen       uint32 // epochs, when the client's last segment came

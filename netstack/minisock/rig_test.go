@@ -150,6 +150,14 @@ type rig struct {
 	sent []got
 	gone []Handle
 	why  []Cause
+
+	ended []ending
+}
+
+// ending is a call of Ended.
+type ending struct {
+	pair
+	why Cause
 }
 
 func (r *rig) Emit(b []byte, queue uint16) {
@@ -161,6 +169,10 @@ func (r *rig) Emit(b []byte, queue uint16) {
 func (r *rig) Gone(h Handle, _ uint32, why Cause) {
 	r.gone = append(r.gone, h)
 	r.why = append(r.why, why)
+}
+
+func (r *rig) Ended(client, destination netip.AddrPort, why Cause) {
+	r.ended = append(r.ended, ending{pair{client, destination}, why})
 }
 
 func newRig(t testing.TB, change func(*Options)) *rig {

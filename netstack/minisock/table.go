@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"math/bits"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,10 @@ type Sink interface {
 	// Gone says that a record which its owner was to do something with (Dial,
 	// Create) has ended by itself: by the client's RST, an ICMP error or a timer.
 	Gone(h Handle, owner uint32, why Cause)
+	// Ended says that a connection with an endpoint has been ended from here, its
+	// client reset: because that was silent (ClientSilent), or by EndIdle (Shed).
+	// The endpoint is to be ended too; what it still sends is kept in.
+	Ended(client, destination netip.AddrPort, why Cause)
 }
 
 // Table holds the records. All methods may be called by any goroutine. now is the
@@ -53,6 +58,7 @@ type Table struct {
 
 	scratch sync.Pool // of *packet
 	swept   atomic.Uint32
+	keeper  keeper
 }
 
 // shard is a part of the table, with the lock of all its flows. Its list heads are
@@ -87,6 +93,7 @@ func New(o Options, sink Sink) (*Table, error) {
 	t.sources.init(o.Backlog)
 	t.destinations.init(o.Backlog)
 	t.SetLocal(o.Local)
+	t.keeper.init(&t.o)
 	return t, nil
 }
 
@@ -282,7 +289,7 @@ func (t *Table) State(h Handle) State {
 }
 
 // Release ends the record of a connection whose endpoint died without a packet that
-// said so (its retransmissions or keepalives ran out). Records that have left their
+// said so (its retransmissions ran out). Records that have left their
 // owner stay. It reports whether there was one to end.
 func (t *Table) Release(h Handle) bool {
 	p, ok := t.resolve(h)

@@ -64,7 +64,7 @@ func (p *place) arm(kind timer, now time.Duration) {
 	p.disarm()
 	p.timer, p.deadline = kind, millis(now)+p.t.waits.of[kind]
 	l := &p.sh.lists[kind]
-	p.prev = l.last
+	p.prev, p.next = l.last, 0
 	if l.last == 0 {
 		l.first = p.i + 1
 	} else {
