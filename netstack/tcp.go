@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
+	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/netstack/minisock"
 )
 
@@ -94,8 +95,8 @@ func (c *closing) add(ep tcpip.Endpoint, h minisock.Handle) {
 }
 
 // run looks at them until ctx is done.
-func (c *closing) run(ctx context.Context, flows *minisock.Table, now func() time.Duration) {
-	pause := time.NewTimer(closingEvery)
+func (c *closing) run(ctx context.Context, flows *minisock.Table, l *link.Endpoint) {
+	pause := l.NewTimer(closingEvery)
 	defer pause.Stop()
 	for {
 		select {
@@ -103,7 +104,7 @@ func (c *closing) run(ctx context.Context, flows *minisock.Table, now func() tim
 		case <-ctx.Done():
 			return
 		}
-		for left := true; left; left = c.sweep(flows, now()) {
+		for left := true; left; left = c.sweep(flows, l.Now()) {
 			pause.Reset(closingEvery)
 			select {
 			case <-pause.C:

@@ -25,7 +25,7 @@ type Owner interface {
 }
 
 // Now is the time by the clock of Options.Flows.
-func (e *Endpoint) Now() time.Duration { return time.Since(e.start) }
+func (e *Endpoint) Now() time.Duration { return e.clock.NowMonotonic().Sub(e.start) }
 
 // judge shows a packet, whose headers begin head, to the table of flows, and reports
 // whether there is something to do with it: hand.
@@ -192,7 +192,7 @@ func (t *ticker) hurry() {
 }
 
 func (t *ticker) run(ctx context.Context) {
-	timer := time.NewTimer(0)
+	timer := t.e.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
