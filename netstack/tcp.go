@@ -104,7 +104,7 @@ func (c *closing) run(ctx context.Context, flows *minisock.Table, l *link.Endpoi
 		case <-ctx.Done():
 			return
 		}
-		for left := true; left; left = c.sweep(flows, l.Now()) {
+		for left := true; left; left = c.sweep(flows, l) {
 			pause.Reset(closingEvery)
 			select {
 			case <-pause.C:
@@ -118,7 +118,7 @@ func (c *closing) run(ctx context.Context, flows *minisock.Table, l *link.Endpoi
 // sweep forgets those that are over, releases the record of those that gVisor gave
 // up, and lets the record alone see to those that only wait for their client's FIN or
 // for the acknowledgement of ours. It reports whether any are left.
-func (c *closing) sweep(flows *minisock.Table, now time.Duration) (left bool) {
+func (c *closing) sweep(flows *minisock.Table, l *link.Endpoint) (left bool) {
 	c.mu.Lock()
 	n := min(len(c.list), closingMost)
 	some := append([]closed(nil), c.list[:n]...)
@@ -132,7 +132,8 @@ func (c *closing) sweep(flows *minisock.Table, now time.Duration) (left bool) {
 		switch state := tcp.EndpointState(e.ep.State()); { //nolint:gosec // State returns one of its own
 		case state == tcp.StateClose, state == tcp.StateError:
 			flows.Release(e.h)
-		case flows.Orphan(e.h, now):
+		case flows.Orphan(e.h, l.Now()):
+			l.Hurry()
 			e.ep.Abort() // the record goes on without it, and keeps its RST in
 		default:
 			kept = append(kept, e)

@@ -49,11 +49,13 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 		Queue:   uint16(q.index), //nolint:gosec // at most tundev.MaxQueues
 	}
 	r := q.e.flows.Inbound(&s, q.clock)
+	if r.Verdict != minisock.Pass || r.Gone {
+		q.e.Hurry()
+	}
 	switch r.Verdict {
 	case minisock.Pass, minisock.Hold:
 		return r, true
 	case minisock.Dial:
-		q.e.tick.hurry()
 		q.e.owner.Dial(r, p)
 	case minisock.Create:
 		if r.Held {
@@ -61,7 +63,6 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 		}
 		q.e.owner.Create(r, nil)
 	case minisock.Dropped, minisock.Swallowed, minisock.NumVerdicts:
-		q.e.tick.hurry()
 	}
 	return r, false
 }
@@ -117,6 +118,10 @@ func (q *queue) hand(version uint8, b buffer.Buffer, r *minisock.Result) {
 	}
 }
 
+// Hurry is to be called when a record may have begun to wait for a time otherwise than
+// by a packet, and perhaps none did before. It may be called under the stack's locks.
+func (e *Endpoint) Hurry() { e.tick.hurry() }
+
 // Inject gives the stack a packet as if it came from the device, past the table of
 // flows, and takes the reference.
 func (e *Endpoint) Inject(pkt *stack.PacketBuffer) {
@@ -161,6 +166,9 @@ func (e *Endpoint) admits(pkt *stack.PacketBuffer) (queue uint16, ok bool) {
 	}
 	s := minisock.Segment{IP: pkt.NetworkHeader().Slice(), TCP: tcp, Payload: pkt.Data().Size(), Partial: true}
 	r := e.flows.Outbound(&s, e.Now())
+	if r.Gone {
+		e.Hurry()
+	}
 	return r.Queue, r.Verdict == minisock.Pass
 }
 
