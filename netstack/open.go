@@ -253,6 +253,8 @@ func (a *attempt) opened() {
 		return
 	}
 	a.s.counters.established.Add(1)
+	// Only now: gVisor begins to count from this, or from the first segment.
+	c.ep.SocketOptions().SetKeepAlive(a.s.opts.TCP.KeepaliveIdle >= 0)
 	switch {
 	case done != nil:
 		a.leave()

@@ -52,3 +52,31 @@ func TestQuietEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestSilentClient: one that goes is found out by keepalives, whether it ever said
+// anything or not.
+func TestSilentClient(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // see settler
+	for _, said := range []string{"", "hello"} {
+		t.Run("it said "+said, func(t *testing.T) {
+			var clock simClock
+			a := newAcceptor()
+			o := netstack.Options{TCP: netstack.TCPOptions{KeepaliveIdle: 30 * time.Second, KeepaliveInterval: 5 * time.Second, KeepaliveCount: 3}}
+			r := newRigWith(t, a.handler(), o, netstack.Deps{Clock: &clock})
+			seq, next := r.connect(tuple4(1))
+			conn := <-a.conns
+			if said != "" {
+				r.send(segment{tuple: tuple4(1), flags: ack, seq: seq, ack: next, payload: []byte(said)}.frame())
+			}
+			clock.pass(20 * time.Second)
+			if conn.Broken() {
+				t.Error("broken before a keepalive was due")
+			}
+			clock.pass(40 * time.Second)
+			if !conn.Broken() {
+				t.Error("nobody missed the client")
+			}
+			_ = conn.Close()
+		})
+	}
+}

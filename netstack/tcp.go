@@ -55,7 +55,6 @@ func (s *Stack) tune(ep tcpip.Endpoint) {
 	_ = ep.SetSockOpt(&idle)
 	_ = ep.SetSockOpt(&interval)
 	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, o.KeepaliveCount)
-	ep.SocketOptions().SetKeepAlive(true)
 }
 
 // closing are connections that their handler has closed and whose last segments
