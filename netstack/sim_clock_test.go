@@ -82,15 +82,17 @@ func (t *simTimer) Reset(d time.Duration) {
 // timers is a heap.
 type timers []*simTimer
 
-func (h timers) Len() int { return len(h) }
+func (h *timers) Len() int { return len(*h) }
 
-func (h timers) Less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].order < h[j].order
+func (h *timers) Less(i, j int) bool {
+	a, b := (*h)[i], (*h)[j]
+	return a.at < b.at || a.at == b.at && a.order < b.order
 }
 
-func (h timers) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+func (h *timers) Swap(i, j int) {
+	s := *h
+	s[i], s[j] = s[j], s[i]
+	s[i].index, s[j].index = i, j
 }
 
 func (h *timers) Push(x any) {
