@@ -111,7 +111,11 @@ func newClients(t *testing.T, s *sim, rnd *rand.Rand) *stack.Stack {
 		}
 	}
 	sack := tcpip.TCPSACKEnabled(rnd.IntN(4) > 0)
-	wait := tcpip.TCPTimeWaitTimeoutOption(oneOf(rnd, time.Millisecond, 10*time.Second))
+	s.hasty = rnd.IntN(2) == 0
+	wait := tcpip.TCPTimeWaitTimeoutOption(10 * time.Second)
+	if s.hasty {
+		wait = tcpip.TCPTimeWaitTimeoutOption(time.Millisecond)
+	}
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: 1 << 20, Max: 4 << 20}
 	recovery := tcpip.TCPRecovery(0) // RACK forgets its timer
 	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &wait, &rcv, &recovery} {

@@ -58,11 +58,11 @@ func (s *sim) judgeStream(c *script, from, to *player) {
 }
 
 // excused reports whether a connection may fail that nobody wants to end: the network
-// was so bad that somebody may have given up, the table was full, or too full for more
-// than a cookie, which does not know the segments that come before the one that
-// completes the handshake.
+// was so bad that somebody may have given up, a client answers the last FIN with RST
+// when it comes again, the table was full, or too full for more than a cookie, which
+// does not know the segments that come before the one that completes the handshake.
 func (s *sim) excused() bool {
-	return s.wire.faults.outage > 0 || s.wire.faults.loss > 0.07 ||
+	return s.hasty || s.wire.faults.outage > 0 || s.wire.faults.loss > 0.07 ||
 		s.counted(minisock.CookieSent) || s.counted(minisock.BacklogFull) || s.counted(minisock.OrphanFull)
 }
 

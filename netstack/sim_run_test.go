@@ -27,6 +27,7 @@ type sim struct {
 	stack   *netstack.Stack
 	scripts []*script
 	current map[tuple]*script // of each flow
+	hasty   bool              // clients have no TIME_WAIT, and come back at once
 	verbose bool
 
 	mu   sync.Mutex
