@@ -67,6 +67,10 @@ unit: bin/gotestsum ## unit tests and fuzz seeds
 race: bin/gotestsum ## unit tests and fuzz seeds under the race detector
 	CGO_ENABLED=1 $(GOTESTSUM) -exec $(AS_ROOT) -race -shuffle=on $(TESTFLAGS) $$(scripts/packages-of unit)
 
+.PHONY: simulate
+simulate: ## clients against the stack over bad networks, in simulated time: 1000 seeds; SEEDS=17-17 TRACE=1 shows every packet of one
+	SIM_SEEDS=$(or $(SEEDS),1000) SIM_TRACE=$(TRACE) go test ./netstack -count 1 -run '^TestSimulation$$' $(if $(TRACE),-v) $(TESTFLAGS)
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10m)
 	@scripts/fuzz.sh $(FUZZTIME)

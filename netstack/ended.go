@@ -14,7 +14,7 @@ import (
 
 // probe lets the table of flows probe silent clients until ctx is done.
 func (s *Stack) probe(ctx context.Context) {
-	timer := time.NewTimer(0)
+	timer := s.link.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {

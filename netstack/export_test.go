@@ -1,7 +1,11 @@
 package netstack
 
 import (
+	"fmt"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"github.com/tungate/tungate/flow"
 )
@@ -26,3 +30,43 @@ func (s *Stack) Bulk() int64 { return s.counters.bulk.Load() }
 
 // BufferFor is sendBuffer.
 func BufferFor(rtt time.Duration, flows int64) int64 { return sendBuffer(rtt, flows) }
+
+// Leftovers says what is left of connections, "" if nothing is.
+func (s *Stack) Leftovers() (what string) {
+	st := s.Stats()
+	waiting := 0
+	for _, q := range st.Link.Queues {
+		waiting += q.Waiting
+	}
+	s.closing.mu.Lock()
+	closing := len(s.closing.list)
+	s.closing.mu.Unlock()
+	for _, n := range []struct {
+		name string
+		n    int
+	}{
+		{"records", st.Flows.Records},
+		{"half-open", st.Flows.HalfOpen},
+		{"orphans", st.Flows.Orphans},
+		{"connections", st.Established},
+		{"late dials", int(s.counters.late.Load())},
+		{"attempts", s.attempts.len()},
+		{"closed endpoints", closing},
+		{"endpoints of gVisor's", len(s.gv.RegisteredEndpoints())},
+		{"dying endpoints of gVisor's", len(s.gv.CleanupEndpoints())},
+		{"waiting frames", waiting},
+	} {
+		if n.n != 0 {
+			what += fmt.Sprintf("%d %s; ", n.n, n.name)
+		}
+	}
+	for _, ep := range s.gv.RegisteredEndpoints() {
+		if e, ok := ep.(interface {
+			State() uint32
+			Info() tcpip.EndpointInfo
+		}); ok {
+			what += fmt.Sprintf("%v %+v; ", tcp.EndpointState(e.State()), e.Info())
+		}
+	}
+	return what
+}

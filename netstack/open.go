@@ -111,7 +111,7 @@ func (a *attempt) open(tries int) {
 	case err == nil:
 		a.establish()
 	case inUse(err) && tries < openRetries:
-		time.AfterFunc(openRetryAfter<<tries, func() { a.open(tries + 1) })
+		a.s.gv.Clock().AfterFunc(openRetryAfter<<tries, func() { a.open(tries + 1) })
 	default:
 		a.s.flows.Fail(a.h)
 		a.fail(translate(err))
@@ -191,7 +191,7 @@ func (a *attempt) catchUp() {
 		}
 		runtime.Gosched() // another queue's reader is about to let a packet wait
 	}
-	time.AfterFunc(openRetryAfter, a.catchUp)
+	a.s.gv.Clock().AfterFunc(openRetryAfter, a.catchUp)
 }
 
 // maxSYNACK is IPv6's header and TCP's with all options.

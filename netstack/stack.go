@@ -42,6 +42,9 @@ type Deps struct {
 	Loop *loop.Loop
 	// LAN is the Ethernet side of a TAP, which it must have; nil for a TUN.
 	LAN *lan.LAN
+	// Clock is what everything but the LAN goes by, for simulations; nil is the
+	// machine's.
+	Clock tcpip.Clock
 }
 
 // Stack terminates what comes from a device. It implements flow.DatagramWriter.
@@ -91,12 +94,13 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 		handler: h,
 		loop:    d.Loop,
 		gv: stack.New(stack.Options{
+			Clock:              d.Clock,
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		}),
 	}
 	table := o.flows()
-	table.DelayACKs = d.Loop != nil // whose alarm ends the delay
+	table.DelayACKs = true // the link ends the delay
 	flows, err := minisock.New(table, s)
 	if err != nil {
 		return nil, err
@@ -111,6 +115,7 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 		Sources: o.Sources,
 		Loop:    d.Loop,
 		Pin:     o.PinReaders,
+		Clock:   s.gv.Clock(),
 	})
 	s.ctx, s.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Close, not by who made it
 	if err := s.configure(); err != nil {
@@ -157,7 +162,7 @@ func (s *Stack) configure() error {
 func (s *Stack) Run() error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	var sweep sync.WaitGroup
-	sweep.Go(func() { s.closing.run(ctx, s.flows, s.link.Now) })
+	sweep.Go(func() { s.closing.run(ctx, s.flows, s.link) })
 	sweep.Go(func() { s.probe(ctx) })
 	err := s.link.Run(s.ctx)
 	cancel()

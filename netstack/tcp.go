@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
+	"github.com/tungate/tungate/netstack/link"
 	"github.com/tungate/tungate/netstack/minisock"
 )
 
@@ -32,7 +33,11 @@ func (s *Stack) configureTCP() error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(firstReceiveBuffer, o.ReceiveBuffer), Max: o.ReceiveBuffer}
 	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(firstSendBuffer, o.SendBuffer), Max: o.SendBuffer}
-	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &cc, &wait, &moderate, &rcv, &snd} {
+	// gVisor's RACK counts too few segments in flight after a recovery by SACK. When
+	// the last one is then lost, and its tail loss probe too, nothing is armed to send
+	// it again: the connection hangs for ever.
+	recovery := tcpip.TCPRecovery(0)
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &cc, &wait, &moderate, &rcv, &snd} {
 		if err := s.gv.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
 			return fmt.Errorf("netstack: TCP option %T: %w", opt, translate(err))
 		}
@@ -85,8 +90,8 @@ func (c *closing) add(ep tcpip.Endpoint, h minisock.Handle) {
 }
 
 // run looks at them until ctx is done.
-func (c *closing) run(ctx context.Context, flows *minisock.Table, now func() time.Duration) {
-	pause := time.NewTimer(closingEvery)
+func (c *closing) run(ctx context.Context, flows *minisock.Table, l *link.Endpoint) {
+	pause := l.NewTimer(closingEvery)
 	defer pause.Stop()
 	for {
 		select {
@@ -94,7 +99,7 @@ func (c *closing) run(ctx context.Context, flows *minisock.Table, now func() tim
 		case <-ctx.Done():
 			return
 		}
-		for left := true; left; left = c.sweep(flows, now()) {
+		for left := true; left; left = c.sweep(flows, l) {
 			pause.Reset(closingEvery)
 			select {
 			case <-pause.C:
@@ -105,10 +110,11 @@ func (c *closing) run(ctx context.Context, flows *minisock.Table, now func() tim
 	}
 }
 
-// sweep forgets those that are over, releases the record of those that gVisor gave
-// up, and lets the record alone see to those that only wait for their client's FIN or
-// for the acknowledgement of ours. It reports whether any are left.
-func (c *closing) sweep(flows *minisock.Table, now time.Duration) (left bool) {
+// sweep forgets those that are over, ends those whose record is, releases the record
+// of those that gVisor gave up, and lets the record alone see to those that only wait
+// for their client's FIN or for the acknowledgement of ours. It reports whether any
+// are left.
+func (c *closing) sweep(flows *minisock.Table, l *link.Endpoint) (left bool) {
 	c.mu.Lock()
 	n := min(len(c.list), closingMost)
 	some := append([]closed(nil), c.list[:n]...)
@@ -122,7 +128,12 @@ func (c *closing) sweep(flows *minisock.Table, now time.Duration) (left bool) {
 		switch state := tcp.EndpointState(e.ep.State()); { //nolint:gosec // State returns one of its own
 		case state == tcp.StateClose, state == tcp.StateError:
 			flows.Release(e.h)
-		case flows.Orphan(e.h, now):
+		case gone(flows.State(e.h)):
+			// Both FINs are through. gVisor need not have noticed: one that comes
+			// late, behind the ACK of ours, leaves it in CLOSING for ever.
+			e.ep.Abort() // nothing of it leaves
+		case flows.Orphan(e.h, l.Now()):
+			l.Hurry()
 			e.ep.Abort() // the record goes on without it, and keeps its RST in
 		default:
 			kept = append(kept, e)
@@ -132,4 +143,9 @@ func (c *closing) sweep(flows *minisock.Table, now time.Duration) (left bool) {
 	defer c.mu.Unlock()
 	c.list = append(c.list, kept...)
 	return len(c.list) > 0
+}
+
+// gone reports whether a record has left its endpoint.
+func gone(s minisock.State) bool {
+	return s == minisock.Free || s == minisock.TimeWait || s == minisock.Linger
 }

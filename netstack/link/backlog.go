@@ -107,7 +107,7 @@ func (b *backlog) step() (more bool) {
 
 // wait returns when the device may take a frame again.
 func (b *backlog) wait() {
-	pause := time.NewTimer(backlogPoll)
+	pause := b.q.e.NewTimer(backlogPoll)
 	defer pause.Stop()
 	select {
 	case <-pause.C:

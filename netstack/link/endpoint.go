@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -46,6 +45,8 @@ type Options struct {
 	// Loop reads the queues that have a descriptor; nil, or a queue without
 	// one, is read by a goroutine.
 	Loop *loop.Loop
+	// Clock is what all but the LAN goes by; nil is the machine's.
+	Clock tcpip.Clock
 }
 
 // Endpoint is a stack.LinkEndpoint and stack.GSOEndpoint.
@@ -56,9 +57,10 @@ type Endpoint struct {
 	lan   *ethernet // nil on a TUN
 	flows *minisock.Table
 	owner Owner
-	start time.Time // of the flows' clock
-	tick  *ticker   // nil without flows
-	owing owing     // of use with flows and loop
+	clock tcpip.Clock
+	start tcpip.MonotonicTime // of the flows' clock
+	tick  *ticker             // nil without flows
+	owing owing               // of use with flows
 	look  atomic.Pointer[func(tcp []byte) bool]
 	big   tooBig
 	drops [NumDropReasons]atomic.Uint64
@@ -86,9 +88,12 @@ var (
 
 // New returns an endpoint; nothing runs until Run.
 func New(o Options) *Endpoint {
+	if o.Clock == nil {
+		o.Clock = tcpip.NewStdClock()
+	}
 	e := &Endpoint{
 		loop: o.Loop, pin: o.Pin, guard: guard{sources: o.Sources},
-		flows: o.Flows, owner: o.Owner, start: time.Now(),
+		flows: o.Flows, owner: o.Owner, clock: o.Clock, start: o.Clock.NowMonotonic(),
 	}
 	if o.Flows != nil {
 		e.tick = newTicker(e)
@@ -149,6 +154,9 @@ func (e *Endpoint) Run(ctx context.Context) error {
 		cancel()
 	}
 	tick.Wait()
+	if e.flows != nil {
+		e.owing.timer.Stop()
+	}
 	for _, q := range d.queues {
 		q.backlog.stop()
 	}

@@ -25,7 +25,7 @@ type Owner interface {
 }
 
 // Now is the time by the clock of Options.Flows.
-func (e *Endpoint) Now() time.Duration { return time.Since(e.start) }
+func (e *Endpoint) Now() time.Duration { return e.clock.NowMonotonic().Sub(e.start) }
 
 // judge shows a packet, whose headers begin head, to the table of flows, and reports
 // whether there is something to do with it: hand.
@@ -49,11 +49,13 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 		Queue:   uint16(q.index), //nolint:gosec // at most tundev.MaxQueues
 	}
 	r := q.e.flows.Inbound(&s, q.clock)
+	if r.Verdict != minisock.Pass || r.Gone {
+		q.e.Hurry()
+	}
 	switch r.Verdict {
 	case minisock.Pass, minisock.Hold:
 		return r, true
 	case minisock.Dial:
-		q.e.tick.hurry()
 		q.e.owner.Dial(r, p)
 	case minisock.Create:
 		if r.Held {
@@ -61,7 +63,6 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 		}
 		q.e.owner.Create(r, nil)
 	case minisock.Dropped, minisock.Swallowed, minisock.NumVerdicts:
-		q.e.tick.hurry()
 	}
 	return r, false
 }
@@ -117,6 +118,10 @@ func (q *queue) hand(version uint8, b buffer.Buffer, r *minisock.Result) {
 	}
 }
 
+// Hurry is to be called when a record may have begun to wait for a time otherwise than
+// by a packet, and perhaps none did before. It may be called under the stack's locks.
+func (e *Endpoint) Hurry() { e.tick.hurry() }
+
 // Inject gives the stack a packet as if it came from the device, past the table of
 // flows, and takes the reference.
 func (e *Endpoint) Inject(pkt *stack.PacketBuffer) {
@@ -162,8 +167,11 @@ func (e *Endpoint) admits(pkt *stack.PacketBuffer) (queue uint16, ok bool) {
 	s := minisock.Segment{IP: pkt.NetworkHeader().Slice(), TCP: tcp, Payload: pkt.Data().Size(), Partial: true}
 	now := e.Now()
 	r := e.flows.Outbound(&s, now)
-	if r.Cause == minisock.DelayedACK {
+	switch {
+	case r.Cause == minisock.DelayedACK:
 		e.owing.add(r.Handle, header.TCP(tcp).AckNumber(), now)
+	case r.Gone:
+		e.Hurry()
 	}
 	return r.Queue, r.Verdict == minisock.Pass
 }
@@ -196,7 +204,7 @@ func (t *ticker) hurry() {
 }
 
 func (t *ticker) run(ctx context.Context) {
-	timer := time.NewTimer(0)
+	timer := t.e.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {

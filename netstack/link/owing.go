@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
+
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/netstack/minisock"
 )
@@ -18,6 +20,7 @@ type owing struct {
 	e     *Endpoint
 	begin loop.Task
 	alarm loop.Alarm
+	timer tcpip.Timer // in place of both, without a loop
 
 	mu    sync.Mutex
 	acks  []owed
@@ -34,6 +37,8 @@ func (o *owing) init(e *Endpoint) {
 	o.e = e
 	o.begin.Init(loop.RunnerFunc(func() { e.loop.SetAlarm(&o.alarm, ackDelay) }))
 	o.alarm.Init(loop.ExpirerFunc(o.expire))
+	o.timer = e.clock.AfterFunc(time.Hour, o.expire)
+	o.timer.Stop()
 }
 
 // add notes an ACK of a flow's. It may be called under the stack's locks.
@@ -42,8 +47,12 @@ func (o *owing) add(h minisock.Handle, ack uint32, now time.Duration) {
 	o.acks = append(o.acks, owed{h, ack, now + ackDelay})
 	first := len(o.acks) == 1
 	o.mu.Unlock()
-	if first {
+	switch {
+	case !first:
+	case o.e.loop != nil:
 		o.e.loop.Post(&o.begin)
+	default:
+		o.timer.Reset(ackDelay)
 	}
 }
 
@@ -56,6 +65,7 @@ func (o *owing) expire() {
 		n++
 	}
 	due := append(o.spare[:0], o.acks[:n]...)
+	o.spare = nil
 	o.acks = append(o.acks[:0], o.acks[n:]...)
 	wait := time.Duration(-1)
 	if len(o.acks) > 0 {
@@ -65,8 +75,14 @@ func (o *owing) expire() {
 	for _, f := range due {
 		o.e.flows.Acknowledge(f.flow, f.ack)
 	}
+	o.mu.Lock()
 	o.spare = due
-	if wait >= 0 {
+	o.mu.Unlock()
+	switch {
+	case wait < 0:
+	case o.e.loop != nil:
 		o.e.loop.SetAlarm(&o.alarm, wait)
+	default:
+		o.timer.Reset(wait)
 	}
 }

@@ -62,7 +62,7 @@ func (e *Endpoint) oversize(h *offload.Hdr, p *offload.Packet, ip []byte) bool {
 // refuseTooBig answers p with the link's MTU.
 func (q *queue) refuseTooBig(p *offload.Packet, ip []byte) {
 	q.e.drop(DropTooBig)
-	if !q.e.big.allow(time.Now()) {
+	if !q.e.big.allow(q.e.clock.Now()) {
 		return
 	}
 	var answer []byte

@@ -70,7 +70,9 @@ func (p *place) closed(g *segment, now time.Duration, out *outcome) Result {
 	case g.flags&syn == 0 && g.bare() && g.seq == p.rcvAck && !p.old(g):
 		return t.dropped(TimeWaitQuiet)
 	}
-	if p.state == TimeWait { // it may be the client's FIN, whose ACK was lost
+	// It may be the client's FIN, whose ACK was lost; but a SYN that is too old, as
+	// one of random numbers may be, must not keep its client out for ever.
+	if p.state == TimeWait && (g.flags&(syn|ack) != syn || p.old(g)) {
 		p.arm(waiting, now)
 	}
 	if p.limited(now) {

@@ -222,6 +222,21 @@ func TestLingerReuse(t *testing.T) {
 	}
 }
 
+// TestTimeWaitOfSYNs: who tries to connect with numbers that TIME_WAIT does not take
+// gets through when it ends, and does not prolong it by trying.
+func TestTimeWaitOfSYNs(t *testing.T) {
+	families(t, func(t *testing.T, p pair) {
+		c := life(newRig(t, nil), p)
+		for range 5 {
+			c.tick(11 * time.Second)
+			res, _ := c.in(p, seg{flags: syn, seq: irs - 5})
+			c.verdict(res, Dropped, TimeWaitStray)
+		}
+		c.tick(6 * time.Second)
+		c.empty()
+	})
+}
+
 // TestTimeWaitFull: past the bound, connections end without a record.
 func TestTimeWaitFull(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.MaxTimeWait = 2 })

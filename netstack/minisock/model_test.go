@@ -200,7 +200,7 @@ func (m *model) after(p pair, f *mflow, s seg, tsVal uint32, hasTS, old bool, is
 	case s.flags&(syn|fin) == 0 && s.data == 0 && s.seq == f.rack && !old:
 		return Dropped, nil
 	}
-	if f.state == TimeWait {
+	if f.state == TimeWait && (s.flags&(syn|ack) != syn || old) {
 		f.ends = m.now + time.Minute
 	}
 	return Dropped, m.challenge(f)
