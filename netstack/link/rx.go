@@ -54,9 +54,10 @@ type queue struct {
 
 	tryRead  readFunc // dev.TryReadFrame; a method value is an allocation
 	receiver receiver
-	ipAt     int                // where a frame's IP packet begins: behind an Ethernet header
-	now      time.Time          // when the batch began; on a TAP
-	clock    time.Duration      // the same by the flows' clock
+	ipAt     int           // where a frame's IP packet begins: behind an Ethernet header
+	now      time.Time     // when the batch began; on a TAP
+	clock    time.Duration // the same by the flows' clock
+	press
 	reply    func(frame []byte) // sendFrame
 	segment  offload.Segmenter  // of UDP superframes
 	datagram offload.Segment
@@ -174,6 +175,7 @@ func (q *queue) batch(received int) error {
 	q.receiver.flush()
 	runtime.Gosched()
 	if errors.Is(err, unix.EAGAIN) {
+		q.empty = true
 		return nil
 	}
 	return err
@@ -186,6 +188,7 @@ func (q *queue) begin() {
 	}
 	if q.e.flows != nil {
 		q.clock = q.e.Now()
+		q.press.begin(q.clock)
 	}
 }
 

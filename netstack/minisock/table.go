@@ -50,6 +50,9 @@ type Table struct {
 	resets                limiter
 	sourceResets          sourceLimiter
 	challenges            limiter
+	proven                proven
+	provenAnswers         sourceLimiter
+	turn                  atomic.Uint32 // of unproven sources
 
 	scratch sync.Pool // of *packet
 	swept   atomic.Uint32
@@ -75,7 +78,7 @@ func New(o Options, sink Sink) (*Table, error) {
 		o: o, sink: sink, waits: newWaits(&o),
 		shards: make([]shard, o.Shards), shift: uint(64 - bits.TrailingZeros(uint(o.Shards))),
 		resets: newLimiter(o.ResetRate), challenges: newLimiter(o.ChallengeRate),
-		sourceResets: newSourceLimiter(max(1, o.ResetRate/8)),
+		sourceResets: newSourceLimiter(max(1, o.ResetRate/8)), provenAnswers: newSourceLimiter(provenRate),
 	}
 	t.scratch.New = func() any { return new(packet) }
 	for i := range t.shards {

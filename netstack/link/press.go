@@ -1,0 +1,24 @@
+package link
+
+import "time"
+
+// pressedAfter is how long a queue may have frames without a pause before it is
+// pressed. A flood of twice what can be served puts some 500 frames into the queue
+// meanwhile, of the 4096 that it holds (tundev); reading alone is fast enough to catch
+// up, and then there is another such while in which all is answered.
+const pressedAfter = time.Millisecond
+
+// press tells whether frames come to a queue faster than they are served.
+type press struct {
+	empty   bool          // the last batch left nothing
+	since   time.Duration // when the first batch behind the last such began
+	pressed bool
+}
+
+// begin is for each batch.
+func (p *press) begin(now time.Duration) {
+	if p.empty {
+		p.empty, p.since = false, now
+	}
+	p.pressed = now-p.since > pressedAfter
+}
