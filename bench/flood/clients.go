@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -20,23 +21,31 @@ type attempt struct {
 	Err     string
 }
 
-// runClients connects n times, evenly over span, and prints every attempt.
-func runClients(addr string, n int, span time.Duration) error {
+// runClients connects n times, evenly over span, and prints every attempt. Each client
+// has the address after the one before's, if there is a first.
+func runClients(addr string, n int, span time.Duration, first netip.Addr) error {
 	attempts := make([]attempt, n)
 	var wg sync.WaitGroup
 	begin := time.Now()
 	for i := range n {
 		time.Sleep(time.Until(begin.Add(span * time.Duration(i) / time.Duration(n))))
-		wg.Go(func() { attempts[i] = connect(addr) })
+		from := first
+		if first.IsValid() {
+			first = first.Next()
+		}
+		wg.Go(func() { attempts[i] = connect(from, addr) })
 	}
 	wg.Wait()
 	return json.NewEncoder(os.Stdout).Encode(attempts)
 }
 
 // connect is one client: connect, a byte there and back, close.
-func connect(addr string) (a attempt) {
+func connect(from netip.Addr, addr string) (a attempt) {
 	start := time.Now()
 	d := net.Dialer{Timeout: clientTimeout}
+	if from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
 	c, err := d.DialContext(context.Background(), "tcp4", addr)
 	a.Connect = time.Since(start)
 	if err == nil {

@@ -74,6 +74,9 @@ func (b *bench) measure(config string, k kind) (r result, err error) {
 	if err := spoof(lab.Client); err != nil {
 		return r, err
 	}
+	if err := lab.Client.IP(fmt.Sprintf("route add local %v dev %s", strangerNet, testutil.TunName)); err != nil {
+		return r, err
+	}
 	r.config, r.flood = filepath.Base(config), k
 	m := &meter{gw: gw, lab: lab, result: &r}
 	return r, b.flood(m, addr)
@@ -111,8 +114,14 @@ func (b *bench) flood(m *meter, addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	clients, err := m.lab.Client.Start(exec.Command(b.self, "-role", "clients", "-addr", net.JoinHostPort(addr.String(), echoPort),
-		"-clients", strconv.Itoa(b.clients), "-seconds", strconv.Itoa(b.seconds)))
+	args := []string{
+		"-role", "clients", "-addr", net.JoinHostPort(addr.String(), echoPort),
+		"-clients", strconv.Itoa(b.clients), "-seconds", strconv.Itoa(b.seconds),
+	}
+	if r.flood.strangers {
+		args = append(args, "-from", strangerNet.Addr().Next().String())
+	}
+	clients, err := m.lab.Client.Start(exec.Command(b.self, args...))
 	if err != nil {
 		return err
 	}

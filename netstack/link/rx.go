@@ -234,7 +234,9 @@ func (q *queue) inspect(h *offload.Hdr, p *offload.Packet, hdr, head []byte, n i
 		q.refuseTooBig(p, ip)
 		return false
 	}
-	q.device.steer.note(p, q.index)
+	if q.e.flows == nil || p.Proto != offload.ProtoTCP { // whose record knows
+		q.device.steer.note(p, q.index)
+	}
 	return true
 }
 

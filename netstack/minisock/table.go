@@ -50,9 +50,9 @@ type Table struct {
 	resets                limiter
 	sourceResets          sourceLimiter
 	challenges            limiter
-	proven                proven
-	provenAnswers         sourceLimiter
-	turn                  atomic.Uint32 // of unproven sources
+	known                 *sources
+	provenCookies         sourceLimiter
+	newcomerCookies       limiter
 
 	scratch sync.Pool // of *packet
 	swept   atomic.Uint32
@@ -78,7 +78,8 @@ func New(o Options, sink Sink) (*Table, error) {
 		o: o, sink: sink, waits: newWaits(&o),
 		shards: make([]shard, o.Shards), shift: uint(64 - bits.TrailingZeros(uint(o.Shards))),
 		resets: newLimiter(o.ResetRate), challenges: newLimiter(o.ChallengeRate),
-		sourceResets: newSourceLimiter(max(1, o.ResetRate/8)), provenAnswers: newSourceLimiter(provenRate),
+		sourceResets: newSourceLimiter(max(1, o.ResetRate/8)),
+		known:        new(sources), provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate),
 	}
 	t.scratch.New = func() any { return new(packet) }
 	for i := range t.shards {

@@ -1,0 +1,73 @@
+package minisock
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// While packets come faster than they are served (Segment.Pressed), the device drops
+// whatever there is no room for, segments of connections as well. Half of what a
+// flood's SYN costs is the cookie and its write, so cookies are what is saved on until
+// the device has run empty. These are still sent:
+//
+//   - to a source that has finished a handshake lately, which nobody can who sends in
+//     another's name (Linux keeps a part of its backlog for them: tcp_peer_is_proven);
+//   - to any other source, but one in a while, so that a flood of a few thousand
+//     sources leaves the way free for newcomers.
+//
+// Both within rates: a flood may come from proven sources, or from all there are.
+const (
+	provenRate       = 1000                   // a second for a source
+	newcomerInterval = 100 * time.Millisecond // between two for a source
+	newcomerRate     = 50_000                 // a second in all: less than a tenth of a processor
+	// spareSlots is how many sources are known; the tables have 768 KiB together,
+	// of which nothing is touched before it is needed.
+	spareSlots = 1 << 16
+)
+
+// sources remembers some by their hashes, which nobody can aim.
+type sources struct {
+	// A proven source has one slot, and loses it to the next that is proven with
+	// the same one.
+	proven [spareSlots]atomic.Uint32
+	// When one that is not had its last cookie, in milliseconds. It shares both
+	// slots with others; one that has none lately will do.
+	newcomers [2][spareSlots]atomic.Uint32
+}
+
+func provenMark(hash uint64) uint32 { return uint32(hash>>32) | 1 } // 0 is nobody's
+
+func (s *sources) prove(hash uint64) { s.proven[hash%spareSlots].Store(provenMark(hash)) }
+
+func (s *sources) isProven(hash uint64) bool {
+	return s.proven[hash%spareSlots].Load() == provenMark(hash)
+}
+
+// admit reports whether a source had no cookie lately, and notes that it has one now.
+func (s *sources) admit(hash uint64, now time.Duration) bool {
+	const lately = uint32(newcomerInterval / time.Millisecond)
+	ms := millis(now)
+	a, b := &s.newcomers[0][hash%spareSlots], &s.newcomers[1][hash>>32%spareSlots]
+	if ms-a.Load() < lately && ms-b.Load() < lately {
+		return false
+	}
+	a.Store(ms)
+	b.Store(ms)
+	return true
+}
+
+// prove notes that a flow's source is where it says: it knew our number.
+func (t *Table) prove(k *key) { t.known.prove(t.seed.address(k.source())) }
+
+// spares reports whether a cookie is to be saved on this SYN.
+func (t *Table) spares(g *segment, now time.Duration) bool {
+	if !g.pressed {
+		return false
+	}
+	src := t.seed.address(g.key.source())
+	if t.known.isProven(src) && t.provenCookies.allow(src, now) {
+		t.count(SYNProven)
+		return false
+	}
+	return !t.known.admit(src, now) || !t.newcomerCookies.allow(now)
+}
