@@ -28,6 +28,10 @@ type result struct {
 	ok, failed       int
 	firstErr         string
 	p50, p99, worst  time.Duration
+	echo99           time.Duration // of the connection that stood
+	echoWorst        time.Duration
+	echoErr          string
+	slow             int   // clients that waited for as long as p99 may not be
 	sent             int   // packets of the flood, by hping3's count
 	entered          int   // packets that entered the gateway, clients' among them
 	replies          int   // packets it sent, clients' among them
@@ -131,19 +135,22 @@ func (b *bench) flood(m *meter, addr netip.Addr) error {
 	if r.sent, err = stop(hping); err != nil {
 		return err
 	}
-	var attempts []attempt
-	if err := json.Unmarshal([]byte(clients.Stdout.String()), &attempts); err != nil {
+	var out outcome
+	if err := json.Unmarshal([]byte(clients.Stdout.String()), &out); err != nil {
 		return fmt.Errorf("clients: %w: %s", err, clients.Stderr)
 	}
-	r.take(attempts)
+	r.take(out)
 	return m.end(b.after)
 }
 
 // take sums the clients up.
-func (r *result) take(attempts []attempt) {
-	times := make([]time.Duration, 0, len(attempts))
-	for _, a := range attempts {
+func (r *result) take(out outcome) {
+	times := make([]time.Duration, 0, len(out.Attempts))
+	for _, a := range out.Attempts {
 		times = append(times, a.Connect)
+		if a.Connect >= goalP99 {
+			r.slow++
+		}
 		if a.Err == "" {
 			r.ok++
 			continue
@@ -154,8 +161,17 @@ func (r *result) take(attempts []attempt) {
 		}
 	}
 	slices.Sort(times)
-	at := func(share float64) time.Duration { return times[min(int(share*float64(len(times))), len(times)-1)] }
-	r.p50, r.p99, r.worst = at(0.50), at(0.99), times[len(times)-1]
+	slices.Sort(out.Echoes)
+	r.p50, r.p99, r.worst = at(times, 0.50), at(times, 0.99), at(times, 1)
+	r.echo99, r.echoWorst, r.echoErr = at(out.Echoes, 0.99), at(out.Echoes, 1), out.EchoErr
+}
+
+// at is the value that a share of all are below.
+func at(sorted []time.Duration, share float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(int(share*float64(len(sorted))), len(sorted)-1)]
 }
 
 // meter looks at the gateway during a flood.

@@ -10,15 +10,15 @@ const pressedAfter = time.Millisecond
 
 // press tells whether frames come to a queue faster than they are served.
 type press struct {
-	empty   bool          // the last batch left nothing
-	since   time.Duration // when the first batch behind the last such began
+	left    bool          // the last batch left frames behind, as far as it knows
+	since   time.Duration // when the first batch began behind one that did not
 	pressed bool
 }
 
 // begin is for each batch.
 func (p *press) begin(now time.Duration) {
-	if p.empty {
-		p.empty, p.since = false, now
+	if !p.left {
+		p.left, p.since = true, now
 	}
 	p.pressed = now-p.since > pressedAfter
 }

@@ -175,7 +175,7 @@ func (q *queue) batch(received int) error {
 	q.receiver.flush()
 	runtime.Gosched()
 	if errors.Is(err, unix.EAGAIN) {
-		q.empty = true
+		q.left = false
 		return nil
 	}
 	return err
