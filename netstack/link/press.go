@@ -4,8 +4,8 @@ import "time"
 
 // pressedAfter is how long a queue may have frames without a pause before it is
 // pressed. A flood of twice what can be served puts some 500 frames into the queue
-// meanwhile, of the 4096 that it holds (tundev); reading alone is fast enough to catch
-// up, and then there is another such while in which all is answered.
+// meanwhile, of the 16,384 that it holds (tundev). Reading alone is fast enough to
+// catch up, and then there is another such while in which all is answered.
 const pressedAfter = time.Millisecond
 
 // press tells whether frames come to a queue faster than they are served.

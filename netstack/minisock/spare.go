@@ -25,8 +25,8 @@ const (
 	spareSlots = 1 << 16
 )
 
-// sources remembers some by their hashes, which nobody can aim.
-type sources struct {
+// known remembers sources by their hashes, which nobody can aim.
+type known struct {
 	// A proven source has one slot, and loses it to the next that is proven with
 	// the same one.
 	proven [spareSlots]atomic.Uint32
@@ -37,14 +37,14 @@ type sources struct {
 
 func provenMark(hash uint64) uint32 { return uint32(hash>>32) | 1 } // 0 is nobody's
 
-func (s *sources) prove(hash uint64) { s.proven[hash%spareSlots].Store(provenMark(hash)) }
+func (s *known) prove(hash uint64) { s.proven[hash%spareSlots].Store(provenMark(hash)) }
 
-func (s *sources) isProven(hash uint64) bool {
+func (s *known) isProven(hash uint64) bool {
 	return s.proven[hash%spareSlots].Load() == provenMark(hash)
 }
 
 // admit reports whether a source had no cookie lately, and notes that it has one now.
-func (s *sources) admit(hash uint64, now time.Duration) bool {
+func (s *known) admit(hash uint64, now time.Duration) bool {
 	const lately = uint32(newcomerInterval / time.Millisecond)
 	ms := millis(now)
 	a, b := &s.newcomers[0][hash%spareSlots], &s.newcomers[1][hash>>32%spareSlots]

@@ -50,7 +50,7 @@ type Table struct {
 	resets                limiter
 	sourceResets          sourceLimiter
 	challenges            limiter
-	known                 *sources
+	known                 *known
 	provenCookies         sourceLimiter
 	newcomerCookies       limiter
 
@@ -79,7 +79,7 @@ func New(o Options, sink Sink) (*Table, error) {
 		shards: make([]shard, o.Shards), shift: uint(64 - bits.TrailingZeros(uint(o.Shards))),
 		resets: newLimiter(o.ResetRate), challenges: newLimiter(o.ChallengeRate),
 		sourceResets: newSourceLimiter(max(1, o.ResetRate/8)),
-		known:        new(sources), provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate),
+		known:        new(known), provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate),
 	}
 	t.scratch.New = func() any { return new(packet) }
 	for i := range t.shards {
