@@ -12,6 +12,7 @@ import (
 func prepare(t testing.TB, p pair, n uint8) (*rig, Handle) {
 	t.Helper()
 	r := newRig(t, func(o *Options) {
+		o.Backlog = 16 // small tables are made sooner
 		o.ResetRate, o.ChallengeRate, o.InvalidInterval = 1e9, 1e9, -1
 		o.AlwaysCookies = n%9 == 1
 		if n%9 == 2 {

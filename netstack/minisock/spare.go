@@ -20,34 +20,47 @@ const (
 	provenRate       = 1000                   // a second for a source
 	newcomerInterval = 100 * time.Millisecond // between two for a source
 	newcomerRate     = 50_000                 // a second in all: less than a tenth of a processor
-	// spareSlots is how many sources are known; the tables have 768 KiB together,
-	// of which nothing is touched before it is needed.
-	spareSlots = 1 << 16
+	// knownMost is how many sources there is room for, at most: 768 KiB.
+	knownMost = 1 << 16
 )
 
 // known remembers sources by their hashes, which nobody can aim.
 type known struct {
+	mask uint64
 	// A proven source has one slot, and loses it to the next that is proven with
 	// the same one.
-	proven [spareSlots]atomic.Uint32
+	proven []atomic.Uint32
 	// When one that is not had its last cookie, in milliseconds. It shares both
 	// slots with others; one that has none lately will do.
-	newcomers [2][spareSlots]atomic.Uint32
+	newcomers [2][]atomic.Uint32
+}
+
+// init makes room for 16 times as many sources as there are half-open connections.
+func (s *known) init(backlog int) {
+	n := 1024
+	for n < 16*backlog && n < knownMost {
+		n *= 2
+	}
+	s.mask = uint64(n - 1)
+	s.proven = make([]atomic.Uint32, n)
+	for i := range s.newcomers {
+		s.newcomers[i] = make([]atomic.Uint32, n)
+	}
 }
 
 func provenMark(hash uint64) uint32 { return uint32(hash>>32) | 1 } // 0 is nobody's
 
-func (s *known) prove(hash uint64) { s.proven[hash%spareSlots].Store(provenMark(hash)) }
+func (s *known) prove(hash uint64) { s.proven[hash&s.mask].Store(provenMark(hash)) }
 
 func (s *known) isProven(hash uint64) bool {
-	return s.proven[hash%spareSlots].Load() == provenMark(hash)
+	return s.proven[hash&s.mask].Load() == provenMark(hash)
 }
 
 // admit reports whether a source had no cookie lately, and notes that it has one now.
 func (s *known) admit(hash uint64, now time.Duration) bool {
 	const lately = uint32(newcomerInterval / time.Millisecond)
 	ms := millis(now)
-	a, b := &s.newcomers[0][hash%spareSlots], &s.newcomers[1][hash>>32%spareSlots]
+	a, b := &s.newcomers[0][hash&s.mask], &s.newcomers[1][hash>>32&s.mask]
 	if ms-a.Load() < lately && ms-b.Load() < lately {
 		return false
 	}

@@ -21,9 +21,9 @@ func (r *rig) pressed(p pair) bool {
 	return answered
 }
 
-// crammed is a table whose only half-open connection is taken.
+// crammed is a table whose destination has all its half-open connections.
 func crammed(t *testing.T, p pair) *rig {
-	r := newRig(t, func(o *Options) { o.Backlog = 1 })
+	r := newRig(t, func(o *Options) { o.PerDestination = 1 })
 	other := p
 	other.src = netip.AddrPortFrom(p.dst.Addr(), 1)
 	r.in(other, seg{flags: syn, seq: irs})

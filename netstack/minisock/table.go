@@ -50,7 +50,7 @@ type Table struct {
 	resets                limiter
 	sourceResets          sourceLimiter
 	challenges            limiter
-	known                 *known
+	known                 known
 	provenCookies         sourceLimiter
 	newcomerCookies       limiter
 
@@ -78,8 +78,8 @@ func New(o Options, sink Sink) (*Table, error) {
 		o: o, sink: sink, waits: newWaits(&o),
 		shards: make([]shard, o.Shards), shift: uint(64 - bits.TrailingZeros(uint(o.Shards))),
 		resets: newLimiter(o.ResetRate), challenges: newLimiter(o.ChallengeRate),
-		sourceResets: newSourceLimiter(max(1, o.ResetRate/8)),
-		known:        new(known), provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate),
+		sourceResets:  newSourceLimiter(max(1, o.ResetRate/8)),
+		provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate),
 	}
 	t.scratch.New = func() any { return new(packet) }
 	for i := range t.shards {
@@ -90,6 +90,7 @@ func New(o Options, sink Sink) (*Table, error) {
 	}
 	t.sources.init(o.Backlog)
 	t.destinations.init(o.Backlog)
+	t.known.init(o.Backlog)
 	t.SetLocal(o.Local)
 	return t, nil
 }
