@@ -72,6 +72,7 @@ func TestPressed(t *testing.T) {
 			if n := count(minisock.SYNSpared); n != 0 {
 				t.Fatalf("%d spared though the queue ran empty", n)
 			}
+			// A flood: more than is answered to whoever asks.
 			for deadline := time.Now().Add(5 * time.Second); count(minisock.SYNSpared) == 0; {
 				if time.Now().After(deadline) {
 					t.Fatal("none was spared")

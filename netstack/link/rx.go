@@ -57,7 +57,7 @@ type queue struct {
 	ipAt     int           // where a frame's IP packet begins: behind an Ethernet header
 	now      time.Time     // when the batch began; on a TAP
 	clock    time.Duration // the same by the flows' clock
-	press
+	press    press
 	reply    func(frame []byte) // sendFrame
 	segment  offload.Segmenter  // of UDP superframes
 	datagram offload.Segment
@@ -175,7 +175,7 @@ func (q *queue) batch(received int) error {
 	q.receiver.flush()
 	runtime.Gosched()
 	if errors.Is(err, unix.EAGAIN) {
-		q.left = false
+		q.press.left = false
 		return nil
 	}
 	return err

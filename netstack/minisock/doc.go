@@ -61,9 +61,9 @@
 // A cookie costs as much as all else about a SYN, mostly by its write. While packets
 // come faster than they are served ([Segment].Pressed) the device drops whatever it
 // has no room for, segments of connections too, so cookies are spared until it has
-// run empty. Sources that have finished a handshake lately have theirs all the same,
-// 1000 a second each; others one in 100 ms each, 50,000 a second together. What is
-// spared is silence, and its client tries again a second later.
+// run empty, past the first 20,000 a second. Sources that have finished a handshake
+// lately have theirs all the same, 5000 a second each; others one in 100 ms each,
+// 50,000 a second together. Who is spared hears nothing, and tries again in a second.
 //
 // # While an endpoint is made
 //

@@ -81,6 +81,7 @@ func FuzzPackets(f *testing.F) {
 			return
 		}
 		s := FromPacket(&parsed, &offload.Hdr{}, frame, 1)
+		s.Pressed = n > 127
 		seq := binary.BigEndian.Uint32(s.TCP[4:])
 		r.t.Prefetch([]Segment{s})
 		var res Result

@@ -10,14 +10,16 @@ import (
 // flood's SYN costs is the cookie and its write, so cookies are what is saved on until
 // the device has run empty. These are still sent:
 //
+//   - to whoever asks, at a rate that is no flood: many clients at once are none;
 //   - to a source that has finished a handshake lately, which nobody can who sends in
 //     another's name (Linux keeps a part of its backlog for them: tcp_peer_is_proven);
 //   - to any other source, but one in a while, so that a flood of a few thousand
 //     sources leaves the way free for newcomers.
 //
-// Both within rates: a flood may come from proven sources, or from all there are.
+// All within rates: a flood may come from proven sources, or from all there are.
 const (
-	provenRate       = 1000                   // a second for a source
+	freeRate         = 20_000                 // a second, and a tenth of it at once
+	provenRate       = 5000                   // the same, for a source
 	newcomerInterval = 100 * time.Millisecond // between two for a source
 	newcomerRate     = 50_000                 // a second in all: less than a tenth of a processor
 	// knownMost is how many sources there is room for, at most: 768 KiB.
@@ -74,7 +76,7 @@ func (t *Table) prove(k *key) { t.known.prove(t.seed.address(k.source())) }
 
 // spares reports whether a cookie is to be saved on this SYN.
 func (t *Table) spares(g *segment, now time.Duration) bool {
-	if !g.pressed {
+	if !g.pressed || t.freeCookies.allow(now) {
 		return false
 	}
 	src := t.seed.address(g.key.source())

@@ -6,10 +6,12 @@ import (
 	"time"
 )
 
-// pressed gives the table a SYN while packets come faster than they are served, and
-// reports whether it was answered.
+// pressed gives the table a SYN while packets come faster than they are served, past
+// what whoever asks is given, and reports whether it was answered.
 func (r *rig) pressed(p pair) bool {
 	r.Helper()
+	for r.t.freeCookies.allow(r.now) { //nolint:revive // until it is used up
+	}
 	s := describe(r, raw(p, seg{flags: syn, seq: irs, opts: linuxSYN()}), false, 0)
 	s.Pressed = true
 	before := len(r.sent)
@@ -104,6 +106,28 @@ func TestSpareWithRoom(t *testing.T) {
 		s := describe(t, raw(p, seg{flags: ack, seq: irs + 1, ack: r.reply().seq + 1}), false, 0)
 		s.Pressed = true
 		r.verdict(r.t.Inbound(&s, r.now), Create, None)
+	})
+}
+
+// TestSpareNobody: what comes at a rate that is no flood is not spared.
+func TestSpareNobody(t *testing.T) {
+	families(t, func(t *testing.T, p pair) {
+		r := crammed(t, p)
+		s := describe(t, raw(p, seg{flags: syn, seq: irs}), false, 0)
+		s.Pressed = true
+		for range 3 * freeRate / 10 {
+			r.t.Inbound(&s, r.now)
+		}
+		if n := r.counted(CookieSent); n != freeRate/10+1 { // and one to the newcomer
+			t.Errorf("%d answered at once", n)
+		}
+		r.now += 50 * time.Millisecond
+		for range freeRate {
+			r.t.Inbound(&s, r.now)
+		}
+		if n := r.counted(CookieSent); n != freeRate/10+freeRate/20+1 {
+			t.Errorf("%d answered in 50 ms", n)
+		}
 	})
 }
 

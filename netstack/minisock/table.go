@@ -53,6 +53,7 @@ type Table struct {
 	known                 known
 	provenCookies         sourceLimiter
 	newcomerCookies       limiter
+	freeCookies           limiter
 
 	scratch sync.Pool // of *packet
 	swept   atomic.Uint32
@@ -79,7 +80,7 @@ func New(o Options, sink Sink) (*Table, error) {
 		shards: make([]shard, o.Shards), shift: uint(64 - bits.TrailingZeros(uint(o.Shards))),
 		resets: newLimiter(o.ResetRate), challenges: newLimiter(o.ChallengeRate),
 		sourceResets:  newSourceLimiter(max(1, o.ResetRate/8)),
-		provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate),
+		provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate), freeCookies: newLimiter(freeRate),
 	}
 	t.scratch.New = func() any { return new(packet) }
 	for i := range t.shards {
