@@ -10,7 +10,7 @@ import (
 // what whoever asks is given, and reports whether it was answered.
 func (r *rig) pressed(p pair) bool {
 	r.Helper()
-	for r.t.freeCookies.allow(r.now) { //nolint:revive // until it is used up
+	for r.t.freeCookies.allow(r.now) {
 	}
 	s := describe(r, raw(p, seg{flags: syn, seq: irs, opts: linuxSYN()}), false, 0)
 	s.Pressed = true
