@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -20,23 +21,64 @@ type attempt struct {
 	Err     string
 }
 
-// runClients connects n times, evenly over span, and prints every attempt.
-func runClients(addr string, n int, span time.Duration) error {
+// outcome is what the clients print.
+type outcome struct {
+	Attempts []attempt
+	Echoes   []time.Duration // how long each byte of a connection that stood took
+	EchoErr  string          // what ended that one
+}
+
+// runClients connects n times, evenly over span, beside one connection that stands,
+// and prints what became of each. A client has the address after the one before's, if
+// there is a first.
+func runClients(addr string, n int, span time.Duration, first netip.Addr) error {
+	var out outcome
 	attempts := make([]attempt, n)
+	standing, err := new(net.Dialer).DialContext(context.Background(), "tcp4", addr)
+	if err != nil {
+		return err
+	}
+	defer standing.Close()
 	var wg sync.WaitGroup
 	begin := time.Now()
+	wg.Go(func() { out.talk(standing, begin.Add(span)) })
 	for i := range n {
 		time.Sleep(time.Until(begin.Add(span * time.Duration(i) / time.Duration(n))))
-		wg.Go(func() { attempts[i] = connect(addr) })
+		from := first
+		if first.IsValid() {
+			first = first.Next()
+		}
+		wg.Go(func() { attempts[i] = connect(from, addr) })
 	}
 	wg.Wait()
-	return json.NewEncoder(os.Stdout).Encode(attempts)
+	out.Attempts = attempts
+	return json.NewEncoder(os.Stdout).Encode(out)
+}
+
+// echoPause is between two bytes of the connection that stands: some hundred a second
+// are enough to see what it loses.
+const echoPause = 10 * time.Millisecond
+
+// talk sends a byte and awaits it, again and again.
+func (o *outcome) talk(c net.Conn, until time.Time) {
+	for time.Now().Before(until) {
+		start := time.Now()
+		if err := echo(c); err != nil {
+			o.EchoErr = err.Error()
+			return
+		}
+		o.Echoes = append(o.Echoes, time.Since(start))
+		time.Sleep(echoPause)
+	}
 }
 
 // connect is one client: connect, a byte there and back, close.
-func connect(addr string) (a attempt) {
+func connect(from netip.Addr, addr string) (a attempt) {
 	start := time.Now()
 	d := net.Dialer{Timeout: clientTimeout}
+	if from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
 	c, err := d.DialContext(context.Background(), "tcp4", addr)
 	a.Connect = time.Since(start)
 	if err == nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -17,20 +18,27 @@ type kind struct {
 	name  string
 	flags []string // of hping3
 	rate  string   // in words
+	// strangers says that no two clients have the same address, so that nobody
+	// has been served before.
+	strangers bool
 }
 
 // floods are all of them.
 func floods() []kind {
 	const trickle = "20000" // microseconds between two: 50 a second
 	return []kind{
-		{"syn", []string{"-S", "--flood"}, "full"},
-		{"trickle", []string{"-S", "-i", "u" + trickle}, "50/s"},
-		{"ack", []string{"-A", "--flood"}, "full"},
-		{"rst", []string{"-R", "--flood"}, "full"},
-		{"fin", []string{"-F", "--flood"}, "full"},
-		{"data", []string{"-A", "-P", "-d", "512", "--flood"}, "full"},
+		{name: "syn", flags: []string{"-S", "--flood"}, rate: "full"},
+		{name: "strangers", flags: []string{"-S", "--flood"}, rate: "full", strangers: true},
+		{name: "trickle", flags: []string{"-S", "-i", "u" + trickle}, rate: "50/s"},
+		{name: "ack", flags: []string{"-A", "--flood"}, rate: "full"},
+		{name: "rst", flags: []string{"-R", "--flood"}, rate: "full"},
+		{name: "fin", flags: []string{"-F", "--flood"}, rate: "full"},
+		{name: "data", flags: []string{"-A", "-P", "-d", "512", "--flood"}, rate: "full"},
 	}
 }
+
+// strangerNet is where strangers' addresses are: all of it is the client namespace's.
+var strangerNet = netip.MustParsePrefix("198.18.64.0/18")
 
 // spoofed is how many sources a flood has: all of 198.19.0.0/20.
 const spoofed = 4096

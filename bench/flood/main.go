@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -31,8 +32,9 @@ func main() {
 	var o options
 	role := flag.String("role", "", "what to be inside a namespace (used by flood itself)")
 	addr := flag.String("addr", "", "role: where to connect or to listen")
+	from := flag.String("from", "", "role: the first client's own address, if each is to have another")
 	configs := flag.String("configs", "examples/echo.yaml,examples/direct.yaml", "configs of the gateway, comma separated")
-	kinds := flag.String("floods", "syn,trickle,ack,rst,fin,data", "floods, comma separated")
+	kinds := flag.String("floods", "syn,strangers,trickle,ack,rst,fin,data", "floods, comma separated")
 	flag.IntVar(&o.seconds, "seconds", 60, "length of each flood")
 	flag.IntVar(&o.clients, "clients", 200, "real clients, evenly spread over it")
 	flag.DurationVar(&o.after, "after", 15*time.Second, "when to look at memory again: past the handshake's timeout")
@@ -45,7 +47,8 @@ func main() {
 	var err error
 	switch *role {
 	case "clients":
-		err = runClients(*addr, o.clients, time.Duration(o.seconds)*time.Second)
+		first, _ := netip.ParseAddr(*from)
+		err = runClients(*addr, o.clients, time.Duration(o.seconds)*time.Second, first)
 	case "server":
 		err = runServer(*addr)
 	default:

@@ -28,6 +28,10 @@ type result struct {
 	ok, failed       int
 	firstErr         string
 	p50, p99, worst  time.Duration
+	echo99           time.Duration // of the connection that stood
+	echoWorst        time.Duration
+	echoErr          string
+	slow             int   // clients that waited for as long as p99 may not be
 	sent             int   // packets of the flood, by hping3's count
 	entered          int   // packets that entered the gateway, clients' among them
 	replies          int   // packets it sent, clients' among them
@@ -74,6 +78,9 @@ func (b *bench) measure(config string, k kind) (r result, err error) {
 	if err := spoof(lab.Client); err != nil {
 		return r, err
 	}
+	if err := lab.Client.IP(fmt.Sprintf("route add local %v dev %s", strangerNet, testutil.TunName)); err != nil {
+		return r, err
+	}
 	r.config, r.flood = filepath.Base(config), k
 	m := &meter{gw: gw, lab: lab, result: &r}
 	return r, b.flood(m, addr)
@@ -111,8 +118,14 @@ func (b *bench) flood(m *meter, addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	clients, err := m.lab.Client.Start(exec.Command(b.self, "-role", "clients", "-addr", net.JoinHostPort(addr.String(), echoPort),
-		"-clients", strconv.Itoa(b.clients), "-seconds", strconv.Itoa(b.seconds)))
+	args := []string{
+		"-role", "clients", "-addr", net.JoinHostPort(addr.String(), echoPort),
+		"-clients", strconv.Itoa(b.clients), "-seconds", strconv.Itoa(b.seconds),
+	}
+	if r.flood.strangers {
+		args = append(args, "-from", strangerNet.Addr().Next().String())
+	}
+	clients, err := m.lab.Client.Start(exec.Command(b.self, args...))
 	if err != nil {
 		return err
 	}
@@ -122,19 +135,22 @@ func (b *bench) flood(m *meter, addr netip.Addr) error {
 	if r.sent, err = stop(hping); err != nil {
 		return err
 	}
-	var attempts []attempt
-	if err := json.Unmarshal([]byte(clients.Stdout.String()), &attempts); err != nil {
+	var out outcome
+	if err := json.Unmarshal([]byte(clients.Stdout.String()), &out); err != nil {
 		return fmt.Errorf("clients: %w: %s", err, clients.Stderr)
 	}
-	r.take(attempts)
+	r.take(out)
 	return m.end(b.after)
 }
 
 // take sums the clients up.
-func (r *result) take(attempts []attempt) {
-	times := make([]time.Duration, 0, len(attempts))
-	for _, a := range attempts {
+func (r *result) take(out outcome) {
+	times := make([]time.Duration, 0, len(out.Attempts))
+	for _, a := range out.Attempts {
 		times = append(times, a.Connect)
+		if a.Connect >= goalP99 {
+			r.slow++
+		}
 		if a.Err == "" {
 			r.ok++
 			continue
@@ -145,8 +161,17 @@ func (r *result) take(attempts []attempt) {
 		}
 	}
 	slices.Sort(times)
-	at := func(share float64) time.Duration { return times[min(int(share*float64(len(times))), len(times)-1)] }
-	r.p50, r.p99, r.worst = at(0.50), at(0.99), times[len(times)-1]
+	slices.Sort(out.Echoes)
+	r.p50, r.p99, r.worst = at(times, 0.50), at(times, 0.99), at(times, 1)
+	r.echo99, r.echoWorst, r.echoErr = at(out.Echoes, 0.99), at(out.Echoes, 1), out.EchoErr
+}
+
+// at is the value that a share of all are below.
+func at(sorted []time.Duration, share float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(int(share*float64(len(sorted))), len(sorted)-1)]
 }
 
 // meter looks at the gateway during a flood.

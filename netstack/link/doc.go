@@ -48,6 +48,9 @@
 // order, 256 frames or 4 MiB a queue, and later frames behind it. Past that frames
 // are dropped and counted.
 //
+// A device that has had frames for a millisecond without a pause (press.go) is
+// pressed: minisock then saves on answers, so that reading catches up.
+//
 // CapabilityLoopback is what lets one IPv4 address with prefix length 0 stand for
 // every destination at a cost that does not grow with their number. It also turns
 // gVisor's own martian filter off, hence the guard.

@@ -47,6 +47,7 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 		IP: head[:p.L3Len], TCP: head[p.L3Len : p.L3Len+p.L4Len], Payload: p.PayloadLen,
 		Partial: true,            // its sum was verified, or never made, and nobody looks again
 		Queue:   uint16(q.index), //nolint:gosec // at most tundev.MaxQueues
+		Pressed: q.press.pressed,
 	}
 	r := q.e.flows.Inbound(&s, q.clock)
 	if r.Verdict != minisock.Pass || r.Gone {

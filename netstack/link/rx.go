@@ -54,9 +54,10 @@ type queue struct {
 
 	tryRead  readFunc // dev.TryReadFrame; a method value is an allocation
 	receiver receiver
-	ipAt     int                // where a frame's IP packet begins: behind an Ethernet header
-	now      time.Time          // when the batch began; on a TAP
-	clock    time.Duration      // the same by the flows' clock
+	ipAt     int           // where a frame's IP packet begins: behind an Ethernet header
+	now      time.Time     // when the batch began; on a TAP
+	clock    time.Duration // the same by the flows' clock
+	press    press
 	reply    func(frame []byte) // sendFrame
 	segment  offload.Segmenter  // of UDP superframes
 	datagram offload.Segment
@@ -174,6 +175,7 @@ func (q *queue) batch(received int) error {
 	q.receiver.flush()
 	runtime.Gosched()
 	if errors.Is(err, unix.EAGAIN) {
+		q.press.left = false
 		return nil
 	}
 	return err
@@ -186,6 +188,7 @@ func (q *queue) begin() {
 	}
 	if q.e.flows != nil {
 		q.clock = q.e.Now()
+		q.press.begin(q.clock)
 	}
 }
 
@@ -231,7 +234,9 @@ func (q *queue) inspect(h *offload.Hdr, p *offload.Packet, hdr, head []byte, n i
 		q.refuseTooBig(p, ip)
 		return false
 	}
-	q.device.steer.note(p, q.index)
+	if q.e.flows == nil || p.Proto != offload.ProtoTCP { // whose record knows
+		q.device.steer.note(p, q.index)
+	}
 	return true
 }
 

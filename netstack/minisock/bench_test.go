@@ -65,7 +65,21 @@ func crowd(tb testing.TB, t *Table, n int) {
 	}
 }
 
-// TestBytesPerRecord: a record costs 160 bytes at most, at every size, all included.
+// TestBytesWithoutRecords: an empty table is a megabyte at most.
+func TestBytesWithoutRecords(t *testing.T) {
+	before := heap()
+	tab, err := New(Options{}, &quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := heap() - before; n > 1<<20 {
+		t.Errorf("%d KiB", n>>10)
+	}
+	runtime.KeepAlive(tab)
+}
+
+// TestBytesPerRecord: a record costs 160 bytes at most, at every size, all included
+// that an empty table has not.
 func TestBytesPerRecord(t *testing.T) {
 	sizes := []int{1000, 10_000, 60_000}
 	if !testing.Short() {
@@ -83,11 +97,11 @@ func TestBytesPerRecord(t *testing.T) {
 
 func bytesPerRecord(t *testing.T, n int) float64 {
 	t.Helper()
-	before := heap()
 	tab, err := New(Options{}, &quiet{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := heap()
 	crowd(t, tab, n)
 	per := float64(heap()-before) / float64(n)
 	runtime.KeepAlive(tab)
@@ -97,11 +111,11 @@ func bytesPerRecord(t *testing.T, n int) float64 {
 // TestMemoryComesBack: of a million records that go, nothing stays.
 func TestMemoryComesBack(t *testing.T) {
 	const n = 300_000
-	before := heap()
 	tab, err := New(Options{Shards: 16}, &quiet{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := heap()
 	crowd(t, tab, n)
 	full := heap() - before
 	for i := range n {
@@ -255,12 +269,20 @@ func BenchmarkInsert(b *testing.B) {
 
 // BenchmarkSYN is a flood: each SYN of another source.
 func BenchmarkSYN(b *testing.B) {
-	for name, backlog := range map[string]int{"record": 1 << 24, "cookie": 1} {
-		b.Run(name, func(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		backlog int
+		pressed bool
+	}{
+		{"record", 1 << 24, false},
+		{"cookie", 1, false},
+		{"spared", 1, true},
+	} {
+		b.Run(c.name, func(b *testing.B) {
 			q := &quiet{}
-			t, _ := New(Options{Shards: 16, Backlog: backlog, MaxRecords: 1 << 28, PerDestination: 1 << 24}, q)
+			t, _ := New(Options{Shards: 16, Backlog: c.backlog, MaxRecords: 1 << 28, PerDestination: 1 << 24}, q)
 			pkt := raw(flow4, seg{flags: syn, seq: irs, opts: linuxSYN()})
-			s := Segment{IP: pkt[:20], TCP: pkt[20:], Queue: 1}
+			s := Segment{IP: pkt[:20], TCP: pkt[20:], Queue: 1, Pressed: c.pressed}
 			b.ReportAllocs()
 			i := uint32(0)
 			for b.Loop() {

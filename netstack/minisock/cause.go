@@ -24,6 +24,8 @@ const (
 	SourceShare      // new flows past Options.PerSource
 	DestinationShare // new flows past Options.PerDestination
 	TableFull        // new flows past Options.MaxRecords
+	SYNSpared        // new flows without a cookie, since packets come faster than they are served
+	SYNProven        // new flows with one all the same: their sources had finished a handshake before
 	HalfOpenReset    // ended by the client's RST
 	HalfOpenRefused  // ended by an ICMP error
 	HalfOpenExpired  // never finished
@@ -103,7 +105,8 @@ var causeNames = [NumCauses]string{
 	SYN: "syn", SYNAdmitted: "syn_admitted", SYNDuplicate: "syn_duplicate", SYNAckSent: "syn_ack_sent",
 	SYNAckAgain: "syn_ack_again", SYNLimited: "syn_limited", SYNChallenged: "syn_challenged",
 	SYNRefusing: "syn_refusing", BacklogFull: "backlog_full", SourceShare: "source_share",
-	DestinationShare: "destination_share", TableFull: "table_full", HalfOpenReset: "half_open_reset",
+	DestinationShare: "destination_share", TableFull: "table_full",
+	SYNSpared: "syn_spared", SYNProven: "syn_proven", HalfOpenReset: "half_open_reset",
 	HalfOpenRefused: "half_open_icmp", HalfOpenExpired: "half_open_expired", HandshakeBadACK: "handshake_bad_ack",
 	HandshakePAWS: "handshake_window", Deferred: "deferred", Answered: "answered", Refused: "refused",
 	DialDropped: "dial_dropped", DialExpired: "dial_expired",

@@ -133,9 +133,12 @@ func cookieTS(ms uint32, o *SYNOptions) uint32 {
 	return ts
 }
 
-// sendCookie answers a SYN without a record.
+// sendCookie answers a SYN without a record, unless that is to be saved.
 func (p *place) sendCookie(g *segment, o *SYNOptions, now time.Duration, out *outcome) Result {
 	t := p.t
+	if t.spares(g, now) {
+		return t.dropped(SYNSpared)
+	}
 	l := t.announced()
 	r := &out.reply
 	*r = reply{

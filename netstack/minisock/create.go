@@ -23,6 +23,7 @@ type Open struct {
 
 // create ends the handshake with the segment that finished it.
 func (p *place) create(g *segment, now time.Duration) Result {
+	p.t.prove(&g.key)
 	p.setState(Creating)
 	p.seen, p.queue, p.cliWnd = epochs(now), g.queue, g.wnd
 	p.maxWnd = p.window()

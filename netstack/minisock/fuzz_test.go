@@ -12,6 +12,7 @@ import (
 func prepare(t testing.TB, p pair, n uint8) (*rig, Handle) {
 	t.Helper()
 	r := newRig(t, func(o *Options) {
+		o.Backlog = 16 // small tables are made sooner
 		o.ResetRate, o.ChallengeRate, o.InvalidInterval = 1e9, 1e9, -1
 		o.AlwaysCookies = n%9 == 1
 		if n%9 == 2 {
@@ -80,6 +81,7 @@ func FuzzPackets(f *testing.F) {
 			return
 		}
 		s := FromPacket(&parsed, &offload.Hdr{}, frame, 1)
+		s.Pressed = n > 127
 		seq := binary.BigEndian.Uint32(s.TCP[4:])
 		r.t.Prefetch([]Segment{s})
 		var res Result

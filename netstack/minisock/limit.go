@@ -77,6 +77,9 @@ func (s *sketch) counters(hash uint64) (a, b *atomic.Int32) {
 // enter counts one more, unless that would be more than most.
 func (s *sketch) enter(hash uint64, most int) bool {
 	a, b := s.counters(hash)
+	if int(min(a.Load(), b.Load())) >= most { // a flood's; to look is cheaper than to add
+		return false
+	}
 	if int(min(a.Add(1), b.Add(1))) <= most {
 		return true
 	}

@@ -262,6 +262,7 @@ func (s *script) around(at ...uint32) uint32 {
 func runModel(t *testing.T, data []byte) {
 	t.Helper()
 	r := newRig(t, func(o *Options) {
+		o.Backlog = 16 // small tables are made sooner
 		o.ResetRate, o.ChallengeRate = 1e9, 1e9
 		o.Local = Local{Window: modelWindow}
 	})

@@ -19,6 +19,9 @@ type Segment struct {
 	Partial bool
 	// Queue is the one that an inbound packet came by.
 	Queue uint16
+	// Pressed says that packets come faster than they are served: answers that
+	// can be done without are to be saved.
+	Pressed bool
 }
 
 // FromPacket describes a frame that offload.Parse found to be TCP and no fragment.
@@ -54,6 +57,7 @@ type segment struct {
 	key      key
 	tcp      []byte
 	partial  bool
+	pressed  bool
 	flags    uint8 // the decisive ones
 	wnd      uint16
 	queue    uint16
@@ -71,7 +75,7 @@ func (g *segment) read(s *Segment, outbound bool) bool {
 		return false
 	}
 	g.key.of(s.IP, t, outbound)
-	g.tcp, g.partial, g.queue = t, s.Partial, s.Queue
+	g.tcp, g.partial, g.pressed, g.queue = t, s.Partial, s.Pressed, s.Queue
 	g.flags, g.wnd = t[13]&decisive, binary.BigEndian.Uint16(t[14:])
 	g.seq, g.ack = binary.BigEndian.Uint32(t[4:]), binary.BigEndian.Uint32(t[8:])
 	g.payload = uint32(s.Payload) //nolint:gosec // at most 64 KiB, by an IP header

@@ -55,6 +55,10 @@ type Table struct {
 	resets                limiter
 	sourceResets          sourceLimiter
 	challenges            limiter
+	known                 known
+	provenCookies         sourceLimiter
+	newcomerCookies       limiter
+	freeCookies           limiter
 
 	scratch sync.Pool // of *packet
 	swept   atomic.Uint32
@@ -81,7 +85,8 @@ func New(o Options, sink Sink) (*Table, error) {
 		o: o, sink: sink, waits: newWaits(&o),
 		shards: make([]shard, o.Shards), shift: uint(64 - bits.TrailingZeros(uint(o.Shards))),
 		resets: newLimiter(o.ResetRate), challenges: newLimiter(o.ChallengeRate),
-		sourceResets: newSourceLimiter(max(1, o.ResetRate/8)),
+		sourceResets:  newSourceLimiter(max(1, o.ResetRate/8)),
+		provenCookies: newSourceLimiter(provenRate), newcomerCookies: newLimiter(newcomerRate), freeCookies: newLimiter(freeRate),
 	}
 	t.scratch.New = func() any { return new(packet) }
 	for i := range t.shards {
@@ -92,6 +97,7 @@ func New(o Options, sink Sink) (*Table, error) {
 	}
 	t.sources.init(o.Backlog)
 	t.destinations.init(o.Backlog)
+	t.known.init(o.Backlog)
 	t.SetLocal(o.Local)
 	t.keeper.init(&t.o)
 	return t, nil
