@@ -28,6 +28,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		verbose: os.Getenv("SIM_TRACE") != "",
 	}
 	rnd := s.rnd
+	s.bursts = rnd.IntN(2) == 0
 	mtu := []tundev.MTU{1280, 1500, 1500, 9000}[rnd.IntN(4)]
 	dev := tuntest.Options{
 		MTU: mtu, Queues: 1 + rnd.IntN(2), NoTSO: rnd.IntN(2) == 0, NoChecksum: rnd.IntN(4) == 0,

@@ -1,6 +1,10 @@
 package netstack_test
 
-import "github.com/tungate/tungate/netstack/minisock"
+import (
+	"strings"
+
+	"github.com/tungate/tungate/netstack/minisock"
+)
 
 // judge says what is wrong with what came of the scripts.
 func (s *sim) judge(drained bool) {
@@ -23,6 +27,9 @@ func (s *sim) judgeScript(c *script) {
 	}
 	if c.answer != accept && p.err == nil && !p.gaveUp {
 		s.fail("%s: its client was not told of the refusal: %s", c.name, c)
+	}
+	if c.answer == refuse && p.err != nil && !s.excused() && !strings.Contains(p.err.Error(), "refused") && !strings.Contains(p.err.Error(), "reset") {
+		s.fail("%s: its client was refused by silence: %s", c.name, c)
 	}
 	if c.answer != accept || len(c.accepted) == 0 {
 		return
@@ -62,7 +69,7 @@ func (s *sim) judgeStream(c *script, from, to *player) {
 // when it comes again, the table was full, or too full for more than a cookie, which
 // does not know the segments that come before the one that completes the handshake.
 func (s *sim) excused() bool {
-	return s.hasty || s.wire.faults.outage > 0 || s.wire.faults.loss > 0.07 ||
+	return s.hasty || s.wire.faults.outage > 0 || s.wire.faults.loss > 0.03 ||
 		s.counted(minisock.CookieSent) || s.counted(minisock.BacklogFull) || s.counted(minisock.OrphanFull)
 }
 

@@ -27,6 +27,7 @@ type sim struct {
 	stack   *netstack.Stack
 	scripts []*script
 	current map[tuple]*script // of each flow
+	bursts  bool              // what arrives at one instant is read in one batch
 	hasty   bool              // clients have no TIME_WAIT, and come back at once
 	verbose bool
 
@@ -88,6 +89,8 @@ func (s *sim) run(end time.Duration, done func() bool) bool {
 		}
 		if !s.clock.step(end) {
 			return false
+		}
+		for s.bursts && s.clock.step(s.clock.elapsed()) {
 		}
 	}
 }
