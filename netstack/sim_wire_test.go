@@ -148,11 +148,20 @@ func (w *wire) schedule(way int, now time.Duration, b []byte, c *script) {
 		w.count.corrupted++
 		corrupt = rnd.IntN(len(b))
 	}
-	w.s.clock.AfterFunc(at-now, func() {
+	arrive := func() {
 		if way == up && c != nil {
 			w.last[c.flow] = c
 		}
 		w.deliver(way, b, corrupt)
+	}
+	w.s.clock.AfterFunc(at-now, func() {
+		if way == up && c != nil && w.last[c.flow] != nil && w.last[c.flow] != c {
+			// In no burst with another connection of its tuple, or an attempt
+			// could not be told whose it is.
+			w.s.clock.AfterFunc(time.Microsecond, arrive)
+			return
+		}
+		arrive()
 	})
 }
 
