@@ -24,6 +24,7 @@ type attempt struct {
 	id   flow.ID
 	h    minisock.Handle
 	slot uint32
+	rtt  uint8     // of the handshake, when it is done
 	task loop.Task // of opened
 
 	mu       sync.Mutex

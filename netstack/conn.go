@@ -22,6 +22,7 @@ type conn struct {
 	wq    waiter.Queue
 	entry waiter.Entry
 	h     minisock.Handle
+	rtt   uint8 // of the handshake, as minisock.Result has it
 
 	attempt  atomic.Pointer[attempt] // until the endpoint is connected
 	notifier atomic.Pointer[flow.Notifier]

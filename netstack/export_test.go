@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"fmt"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -28,8 +27,8 @@ func SendBuffer(c flow.Conn) (bound, size int64) {
 // Bulk is how many flows count as bulk ones.
 func (s *Stack) Bulk() int64 { return s.counters.bulk.Load() }
 
-// BufferFor is sendBuffer.
-func BufferFor(rtt time.Duration, flows int64) int64 { return sendBuffer(rtt, flows) }
+// NearBuffer is nearBuffer.
+func NearBuffer(flows int64) int64 { return nearBuffer(flows) }
 
 // Leftovers says what is left of connections, "" if nothing is.
 func (s *Stack) Leftovers() (what string) {

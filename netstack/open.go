@@ -44,6 +44,7 @@ func (s *Stack) Create(r minisock.Result, pkt *stack.PacketBuffer) {
 	if pkt != nil {
 		a.keep(pkt)
 	}
+	a.rtt = r.RTT
 	a.open(0)
 }
 
@@ -136,7 +137,7 @@ func inUse(err tcpip.Error) bool {
 // connect begins the active open: the stack's SYN has come out when it returns.
 func (a *attempt) connect() tcpip.Error {
 	s := a.s
-	c := &conn{s: s, id: a.id, h: a.h}
+	c := &conn{s: s, id: a.id, h: a.h, rtt: a.rtt}
 	ep, err := s.gv.NewEndpoint(tcp.ProtocolNumber, networkProtocol(a.id.Client.Addr()), &c.wq)
 	if err != nil {
 		return err

@@ -10,24 +10,11 @@ import (
 	"github.com/tungate/tungate/netstack"
 )
 
-func TestBufferFor(t *testing.T) {
-	const kib, mib = 1 << 10, 1 << 20
-	for _, c := range []struct {
-		name     string
-		rtt      time.Duration
-		flows    int64
-		min, max int64
-	}{
-		{"alone, next door", 50 * time.Microsecond, 1, mib, mib},
-		{"eight share", 50 * time.Microsecond, 8, 512 * kib, 512 * kib},
-		{"so many that each has the least", 50 * time.Microsecond, 1000, 128 * kib, 128 * kib},
-		{"another host", time.Millisecond, 1000, 2 * mib, 3 * mib},
-		{"another continent", 100 * time.Millisecond, 1000, 200 * mib, 220 * mib},
-		{"never measured", time.Hour, 1, 4 * mib, 1 << 62},
-		{"nobody counted", 0, 0, mib, mib},
-	} {
-		if got := netstack.BufferFor(c.rtt, c.flows); got < c.min || got > c.max {
-			t.Errorf("%s: %d bytes, want %d to %d", c.name, got, c.min, c.max)
+func TestNearBuffer(t *testing.T) {
+	const kib = 1 << 10
+	for flows, want := range map[int64]int64{0: 512 * kib, 1: 512 * kib, 8: 512 * kib, 16: 256 * kib, 32: 128 * kib, 1000: 128 * kib} {
+		if got := netstack.NearBuffer(flows); got != want {
+			t.Errorf("%d flows have %d bytes each, want %d", flows, got, want)
 		}
 	}
 }
@@ -39,7 +26,15 @@ func TestSendBuffer(t *testing.T) {
 		a := newAcceptor()
 		r := newRig(t, a.handler(), netstack.Options{})
 		tu := tuple4(40000)
-		seq, next := r.connect(tu)
+		path := func() { // takes its time, if it is long
+			if far {
+				<-time.After(3 * time.Millisecond)
+			}
+		}
+		r.send(segment{tuple: tu, flags: syn, seq: 1000}.frame())
+		seq, next := uint32(1001), r.recvFlags(tu, syn|ack).seq+1
+		path()
+		r.send(segment{tuple: tu, flags: ack, seq: seq, ack: next}.frame())
 		c := <-a.conns
 		b := newBell()
 		c.SetNotifier(b)
@@ -52,9 +47,7 @@ func TestSendBuffer(t *testing.T) {
 				continue // again
 			}
 			next += uint32(len(p.payload))
-			if far { // the path's delay
-				<-time.After(3 * time.Millisecond)
-			}
+			path()
 			r.send(segment{tuple: tu, flags: ack, seq: seq, ack: next}.frame())
 		}
 		if err := <-written; err != nil {

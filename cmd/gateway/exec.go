@@ -103,7 +103,7 @@ func (c *execCmd) serve(cfg *config.Config, child *nsrun.Child) (int, error) {
 		return 0, err
 	}
 	ctx, end := context.WithCancel(context.Background())
-	g, err := gateway.New(ctx, cfg, gateway.Deps{Log: log, Build: build(), Device: device})
+	g, err := gateway.New(ctx, cfg, gateway.Deps{Log: log, Build: build(), Alone: true, Device: device})
 	if err != nil {
 		end()
 		return 0, err

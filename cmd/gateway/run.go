@@ -24,7 +24,7 @@ func (c *runCmd) Run() error {
 	log := newLogger(cfg.Log, os.Stderr)
 	ctx, cut, stop := untilSignal()
 	defer stop()
-	g, err := gateway.New(ctx, cfg, gateway.Deps{Log: log, Build: build()})
+	g, err := gateway.New(ctx, cfg, gateway.Deps{Log: log, Build: build(), Alone: true})
 	switch {
 	case ctx.Err() != nil && g == nil:
 		return nil // it was waiting for its device

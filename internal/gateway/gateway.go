@@ -68,6 +68,9 @@ type Deps struct {
 	// Remake makes it again when somebody has deleted it, for
 	// tundev.Recreate; nil cannot.
 	Remake func(context.Context) (Device, error)
+	// Alone says that the process is the gateway's: how many processors Go uses may
+	// be set.
+	Alone bool
 }
 
 // Device is what a Gateway needs of a device; *tundev.Device is one.
@@ -96,6 +99,9 @@ type Gateway struct {
 	gone   atomic.Bool                  // the device was deleted, and is not there again yet
 
 	short shortage // of memory
+
+	alone      bool
+	processors processors
 }
 
 // phase is how far a Gateway has come.
@@ -111,11 +117,12 @@ const (
 // for a device that somebody is to send. The error is one sentence that says what
 // to do.
 func New(ctx context.Context, cfg *config.Config, d Deps) (_ *Gateway, err error) {
-	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake}
+	g := &Gateway{cfg: cfg, log: d.Log, remake: d.Remake, alone: d.Alone}
 	g.memory = memory.New(cfg.MemoryLimit, memory.Users{
 		Pressure:    g.refuse,
 		Shed:        g.shed,
 		Connections: func() int { return g.stack.Pending() },
+		Alive:       g.processors.alive,
 	})
 	if d.Device != nil {
 		g.served.Store(&d.Device)
@@ -207,6 +214,10 @@ func (g *Gateway) Run(ctx context.Context, cut <-chan struct{}) error {
 	partCtx, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
 	stopLoop := g.startLoop(context.WithoutCancel(ctx))
+	if g.alone && g.loop != nil {
+		g.processors.begin()
+		defer g.processors.end()
+	}
 	parts := g.parts(partCtx)
 	failed := make(chan error, len(parts))
 	for _, p := range parts {

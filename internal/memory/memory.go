@@ -31,7 +31,7 @@ const (
 	ours = low - 1
 )
 
-// Users are what a Pacer asks and tells. All are called on Run's goroutine.
+// Users are what a Pacer asks and tells. All but Alive are called on Run's goroutine.
 type Users struct {
 	// Pressure is told with true when nine tenths of the limit are used, and with
 	// false when that is over.
@@ -42,6 +42,9 @@ type Users struct {
 	Shed func() int
 	// Connections is how many are open.
 	Connections func() int
+	// Alive, if not nil, is told after each collection how many bytes it has found
+	// alive, on a goroutine of the runtime's; never if GOGC is set.
+	Alive func(bytes uint64)
 }
 
 // Pacer sets the pace of the garbage collector while it runs.
@@ -88,8 +91,12 @@ func (p *Pacer) afterCollection() {
 		if p.stopped.Load() {
 			return
 		}
+		bytes := alive()
+		if p.users.Alive != nil {
+			p.users.Alive(bytes)
+		}
 		// To set it stops the world, so small changes are left alone.
-		if now := percent(alive()); now*10 < p.pace*9 || now*10 > p.pace*11 {
+		if now := percent(bytes); now*10 < p.pace*9 || now*10 > p.pace*11 {
 			p.pace = now
 			debug.SetGCPercent(now)
 		}

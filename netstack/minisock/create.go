@@ -24,6 +24,7 @@ type Open struct {
 // create ends the handshake with the segment that finished it.
 func (p *place) create(g *segment, now time.Duration) Result {
 	p.t.prove(&g.key)
+	rtt := p.handshakeRTT(now)
 	p.setState(Creating)
 	p.seen, p.queue, p.cliWnd = epochs(now), g.queue, g.wnd
 	p.maxWnd = p.window()
@@ -32,11 +33,20 @@ func (p *place) create(g *segment, now time.Duration) Result {
 		p.tsRecent = g.tsVal()
 	}
 	p.arm(creating, now)
-	res := Result{Verdict: Create, Held: !g.bare(), Handle: p.handle(), Owner: p.owner}
+	res := Result{Verdict: Create, Held: !g.bare(), RTT: rtt, Handle: p.handle(), Owner: p.owner}
 	if res.Held {
 		p.held = 1
 	}
 	return res
+}
+
+// handshakeRTT is the time since the SYN-ACK, if there was but one and it is known.
+func (p *place) handshakeRTT(now time.Duration) uint8 {
+	if p.state != SynReceived || p.timer != backoff0 || p.tries > 0 {
+		return UnknownRTT
+	}
+	sent := p.deadline - p.t.waits.of[backoff0]
+	return uint8(min(UnknownRTT, millis(now)-sent)) //nolint:gosec // at most 255
 }
 
 // Open returns what a record in Creating knows. False: it is gone, or in another

@@ -44,6 +44,9 @@ type Result struct {
 	// Held is valid with Create: the packet has data or a FIN, and is the first
 	// of those to keep.
 	Held bool
+	// RTT is valid with Create: the milliseconds from SYN-ACK to its answer;
+	// UnknownRTT if there were more, or several SYN-ACKs.
+	RTT uint8
 	// Gone says that with this packet, still to be delivered or written, the
 	// record leaves the endpoint: both FINs are through, or a RST is. Nothing
 	// passes between the endpoint and the client any more. What the endpoint has
@@ -56,6 +59,9 @@ type Result struct {
 	// Handle is the record's; zero if there is none.
 	Handle Handle
 }
+
+// UnknownRTT is no round trip.
+const UnknownRTT = 255
 
 // Handle names a record for as long as it lives. The zero Handle names none. One
 // whose record is gone is noticed, whatever became of the memory.
