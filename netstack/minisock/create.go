@@ -46,7 +46,7 @@ func (p *place) handshakeRTT(now time.Duration) uint8 {
 		return UnknownRTT
 	}
 	sent := p.deadline - p.t.waits.of[backoff0]
-	return uint8(min(UnknownRTT, millis(now)-sent)) //nolint:gosec // at most 255
+	return uint8(min(UnknownRTT, millis(now)-sent))
 }
 
 // Open returns what a record in Creating knows. False: it is gone, or in another
