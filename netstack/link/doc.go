@@ -49,7 +49,9 @@
 // are dropped and counted.
 //
 // A device that has had frames for a millisecond without a pause (press.go) is
-// pressed: minisock then saves on answers, so that reading catches up.
+// pressed: minisock then saves on answers, so that reading catches up, and resets that
+// end connections, each thirty times the work of reading a frame, are kept for later
+// (later.go).
 //
 // CapabilityLoopback is what lets one IPv4 address with prefix length 0 stand for
 // every destination at a cost that does not grow with their number. It also turns

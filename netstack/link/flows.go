@@ -48,6 +48,7 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 		Partial: true,            // its sum was verified, or never made, and nobody looks again
 		Queue:   uint16(q.index), //nolint:gosec // at most tundev.MaxQueues
 		Pressed: q.press.pressed,
+		Later:   q.later.room(),
 	}
 	r := q.e.flows.Inbound(&s, q.clock)
 	if r.Verdict != minisock.Pass || r.Gone {
@@ -63,6 +64,8 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 			return r, true
 		}
 		q.e.owner.Create(r, nil)
+	case minisock.Later:
+		q.later.add(head[:p.L3Len+p.L4Len])
 	case minisock.Dropped, minisock.Swallowed, minisock.NumVerdicts:
 	}
 	return r, false

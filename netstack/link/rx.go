@@ -58,6 +58,7 @@ type queue struct {
 	now      time.Time     // when the batch began; on a TAP
 	clock    time.Duration // the same by the flows' clock
 	press    press
+	later    later
 	reply    func(frame []byte) // sendFrame
 	segment  offload.Segmenter  // of UDP superframes
 	datagram offload.Segment
@@ -88,6 +89,7 @@ type receiver interface {
 func newQueue(e *Endpoint, d *device, index int, dev tundev.Queue) *queue {
 	q := &queue{e: e, device: d, index: index, dev: dev, counters: &queueCounters{}}
 	q.backlog.q, q.backlog.quit = q, make(chan struct{})
+	q.later.init(q)
 	q.reply, q.tryRead = q.sendFrame, dev.TryReadFrame
 	if e.lan != nil {
 		q.ipAt = lan.HdrLen
@@ -176,6 +178,7 @@ func (q *queue) batch(received int) error {
 	runtime.Gosched()
 	if errors.Is(err, unix.EAGAIN) {
 		q.press.left = false
+		q.later.resume()
 		return nil
 	}
 	return err

@@ -56,6 +56,7 @@ const (
 	OldTimestamp     // PAWS (RFC 7323, section 5)
 	StrayRST         // RST outside of the window
 	ResetIn          // ended by the client's RST
+	ResetLater       // such RSTs that were put off
 	ResetOut         // ended by the stack's RST
 	OldResetOut      // RST of an earlier incarnation, kept in
 	NoFlow           // outbound segment of no flow
@@ -113,7 +114,7 @@ var causeNames = [NumCauses]string{
 	CookieSent: "cookie_sent", CookieAccepted: "cookie_accepted", CookieRejected: "cookie_rejected",
 	HeldPacket: "held", HeldFull: "held_full", CreateFailed: "create_failed", CreateExpired: "create_expired",
 	ChallengedSYN: "challenged_syn", ChallengedRST: "challenged_rst", ChallengedACK: "challenged_ack",
-	ChallengeLimited: "challenge_limited", OldTimestamp: "paws", StrayRST: "stray_rst", ResetIn: "reset_in",
+	ChallengeLimited: "challenge_limited", OldTimestamp: "paws", StrayRST: "stray_rst", ResetIn: "reset_in", ResetLater: "reset_later",
 	ResetOut: "reset_out", OldResetOut: "old_reset_out", NoFlow: "no_flow", NotLive: "not_live", Late: "late",
 	SwallowedSYN: "swallowed_syn", SwallowedACK: "swallowed_ack", DelayedACK: "delayed_ack", DelayInVain: "delay_in_vain", Released: "released",
 	ProbeSent: "probe_sent", ClientSilent: "client_silent", Shed: "shed",

@@ -86,6 +86,9 @@ func (p *place) connected(g *segment, now time.Duration, out *outcome) Result {
 	switch {
 	case g.flags&syn != 0: // RFC 5961, section 4
 		return p.challenge(ChallengedSYN, now, out)
+	case g.flags&rst != 0 && g.later && g.payload == 0 && p.exact(g):
+		p.t.count(ResetLater)
+		return Result{Verdict: Later}
 	case g.flags&rst != 0:
 		return p.resetIn(g, now, out)
 	}

@@ -65,6 +65,9 @@
 // lately have theirs all the same, 5000 a second each; others one in 100 ms each,
 // 50,000 a second together. Who is spared hears nothing, and tries again in a second.
 //
+// Likewise a RST that ends a connection can be put off ([Segment].Later): the caller
+// keeps it, and shows it again when the device has run empty.
+//
 // # While an endpoint is made
 //
 // Packets from the client are [Hold]: the caller keeps them, 64 a flow at most, and

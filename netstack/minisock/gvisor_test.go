@@ -238,7 +238,7 @@ func (s *sim) inbound(b []byte) {
 		s.create(res, &sg, b)
 	case Hold:
 		s.Error("a packet to hold, with one reader that creates at once")
-	case Dropped, Swallowed, NumVerdicts:
+	case Dropped, Swallowed, Later, NumVerdicts:
 	}
 }
 

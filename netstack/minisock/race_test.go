@@ -179,7 +179,7 @@ func own(tab *Table, rnd *rand.Rand, now func() time.Duration, h Handle, res Res
 	case Swallowed:
 		tab.Establish(h, now(), nil)
 		tab.Ready(h, now())
-	case Dropped, Pass, Hold, NumVerdicts:
+	case Dropped, Pass, Hold, Later, NumVerdicts:
 		switch rnd.IntN(40) {
 		case 0:
 			tab.Release(h)

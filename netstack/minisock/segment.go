@@ -22,6 +22,9 @@ type Segment struct {
 	// Pressed says that packets come faster than they are served: answers that
 	// can be done without are to be saved.
 	Pressed bool
+	// Later says that the caller can show a RST again: the verdict on one that ends
+	// a connection is then Later.
+	Later bool
 }
 
 // FromPacket describes a frame that offload.Parse found to be TCP and no fragment.
@@ -58,6 +61,7 @@ type segment struct {
 	tcp      []byte
 	partial  bool
 	pressed  bool
+	later    bool
 	flags    uint8 // the decisive ones
 	wnd      uint16
 	queue    uint16
@@ -75,7 +79,7 @@ func (g *segment) read(s *Segment, outbound bool) bool {
 		return false
 	}
 	g.key.of(s.IP, t, outbound)
-	g.tcp, g.partial, g.pressed, g.queue = t, s.Partial, s.Pressed, s.Queue
+	g.tcp, g.partial, g.pressed, g.later, g.queue = t, s.Partial, s.Pressed, s.Later, s.Queue
 	g.flags, g.wnd = t[13]&decisive, binary.BigEndian.Uint16(t[14:])
 	g.seq, g.ack = binary.BigEndian.Uint32(t[4:]), binary.BigEndian.Uint32(t[8:])
 	g.payload = uint32(s.Payload) //nolint:gosec // at most 64 KiB, by an IP header

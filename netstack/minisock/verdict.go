@@ -19,13 +19,16 @@ const (
 	// Hold: the endpoint is being made. Keep the packet behind the flow's others
 	// and give it to Resume later.
 	Hold
+	// Later: the packet ends a connection, and can be shown again when there is
+	// time. Nothing has come of it yet.
+	Later
 	// Swallowed packets of the stack were for this package.
 	Swallowed
 	NumVerdicts
 )
 
 var verdictNames = [NumVerdicts]string{
-	Dropped: "dropped", Pass: "pass", Dial: "dial", Create: "create", Hold: "hold", Swallowed: "swallowed",
+	Dropped: "dropped", Pass: "pass", Dial: "dial", Create: "create", Hold: "hold", Later: "later", Swallowed: "swallowed",
 }
 
 // String returns the verdict's name.
