@@ -147,7 +147,7 @@ func stackFields(o *netstack.Options) []field {
 		},
 		{
 			"stack.tcp.keepalive_idle", durationOrOff(&tcp.KeepaliveIdle), "10m",
-			"Silence of a client after which it is probed. off: never. There are 10,000 probes a second at most, however many clients are silent.",
+			"Silence of a client after which it is probed. off: never. There are 40,000 probes a second at most, however many clients are silent.",
 		},
 		{
 			"stack.tcp.keepalive_interval", duration(&tcp.KeepaliveInterval), "1m15s",

@@ -125,7 +125,7 @@ type TCPOptions struct {
 	// KeepaliveIdle, KeepaliveInterval and KeepaliveCount are Linux's
 	// tcp_keepalive_time, _intvl and _probes towards the client (RFC 1122,
 	// section 4.2.3.6), who is then reset. 0 is 10 minutes, 75 s and 9: a million
-	// idle clients are 1,700 probes a second then. There are 10,000 at most,
+	// idle clients are 1,700 probes a second then. There are 40,000 at most,
 	// however short these are. A negative KeepaliveIdle turns them off.
 	KeepaliveIdle     time.Duration
 	KeepaliveInterval time.Duration

@@ -103,7 +103,7 @@
 // eighth of an interval, but never through more than 100,000 records a second: some 40
 // ns each, so with a million of them, probed after 10 minutes and 75 s, it takes 4
 // ms of each second. The shard is locked for a bucket, 2 us. There are as many probes a
-// second as ask all within an interval, and a quarter more, but 100 at least and 10,000
+// second as ask all within an interval, and a quarter more, but 100 at least and 40,000
 // at most; where that is not enough the walk waits. So a million clients that fell
 // silent at once are asked evenly, within 101 s, and one is given up later rather than
 // without its probes.

@@ -25,7 +25,7 @@ const (
 	// probesLeast and probesMost bound probes a second. Between them there are as
 	// many as it takes to ask all within an interval, and a quarter more; so a
 	// million clients that went silent together are asked one after the other.
-	probesLeast, probesMost = 100, 10_000
+	probesLeast, probesMost = 100, 40_000
 )
 
 // keeper is what Probe knows between calls.
