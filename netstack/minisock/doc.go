@@ -105,7 +105,7 @@
 // ms of each second. The shard is locked for a bucket, 2 us. There are as many probes a
 // second as ask all within an interval, and a quarter more, but 100 at least and 40,000
 // at most; where that is not enough the walk waits. So a million clients that fell
-// silent at once are asked evenly, within 101 s, and one is given up later rather than
+// silent at once are asked evenly, within 60 s, and one is given up later rather than
 // without its probes.
 //
 // [Table.EndIdle] walks too, and ends those who have been silent for longest, for an
