@@ -236,6 +236,7 @@ func (o *Options) flows() minisock.Options {
 		ResetRate: h.ResetRate, ChallengeRate: h.ChallengeRate,
 	}
 	d := o.withDefaults()
+	m.Unacknowledged = d.TCP.UserTimeout * 5 / 4 // gVisor sees to it first
 	m.KeepaliveIdle, m.KeepaliveInterval, m.KeepaliveCount = max(0, d.TCP.KeepaliveIdle), max(0, d.TCP.KeepaliveInterval), d.TCP.KeepaliveCount
 	if o.Dial == DialAfter {
 		m.Admission = minisock.DialAfter

@@ -33,11 +33,7 @@ func (s *Stack) configureTCP() error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(firstReceiveBuffer, o.ReceiveBuffer), Max: o.ReceiveBuffer}
 	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(firstSendBuffer, o.SendBuffer), Max: o.SendBuffer}
-	// gVisor's RACK counts too few segments in flight after a recovery by SACK. When
-	// the last one is then lost, and its tail loss probe too, nothing is armed to send
-	// it again: the connection hangs for ever.
-	recovery := tcpip.TCPRecovery(0)
-	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &cc, &wait, &moderate, &rcv, &snd} {
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &cc, &wait, &moderate, &rcv, &snd} {
 		if err := s.gv.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
 			return fmt.Errorf("netstack: TCP option %T: %w", opt, translate(err))
 		}

@@ -24,6 +24,7 @@ const (
 type later struct {
 	q      *queue
 	on     bool // the queue is read by the loop
+	busy   bool // serving, when nothing is put off again
 	task   loop.Task
 	chunks [][]byte // packets, each behind its length; the first from at on
 	at     int
@@ -37,7 +38,7 @@ func (l *later) init(q *queue) {
 }
 
 // room reports whether one more may be kept.
-func (l *later) room() bool { return l.on && l.q.press.pressed && l.n < laterMost }
+func (l *later) room() bool { return l.on && !l.busy && l.q.press.pressed && l.n < laterMost }
 
 // add keeps an IP packet that is nothing but headers.
 func (l *later) add(packet []byte) {
@@ -85,6 +86,7 @@ func (l *later) serve() {
 		return // the end of that resumes
 	}
 	q.clock = q.e.Now()
+	l.busy = true
 	for range min(l.n, laterTurn) {
 		packet := l.next()
 		var p offload.Packet
@@ -95,5 +97,6 @@ func (l *later) serve() {
 			q.hand(p.Version, buffer.MakeWithData(packet), &r)
 		}
 	}
+	l.busy = false
 	l.resume()
 }

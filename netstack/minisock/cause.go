@@ -69,6 +69,7 @@ const (
 	Released         // ended by Release
 	ProbeSent        // to a silent client (RFC 1122, section 4.2.3.6)
 	ClientSilent     // ended: none of the last probes was answered
+	Unacked          // ended: Options.Unacknowledged has passed
 	Shed             // ended by EndIdle
 
 	// The end of connections.
@@ -117,7 +118,7 @@ var causeNames = [NumCauses]string{
 	ChallengeLimited: "challenge_limited", OldTimestamp: "paws", StrayRST: "stray_rst", ResetIn: "reset_in", ResetLater: "reset_later",
 	ResetOut: "reset_out", OldResetOut: "old_reset_out", NoFlow: "no_flow", NotLive: "not_live", Late: "late",
 	SwallowedSYN: "swallowed_syn", SwallowedACK: "swallowed_ack", DelayedACK: "delayed_ack", DelayInVain: "delay_in_vain", Released: "released",
-	ProbeSent: "probe_sent", ClientSilent: "client_silent", Shed: "shed",
+	ProbeSent: "probe_sent", ClientSilent: "client_silent", Unacked: "unacknowledged", Shed: "shed",
 	TimeWaitEntered: "time_wait", TimeWaitReused: "time_wait_reused", TimeWaitStray: "time_wait_stray",
 	TimeWaitLimited: "time_wait_limited", TimeWaitQuiet: "time_wait_quiet", TimeWaitReset: "time_wait_reset", TimeWaitFull: "time_wait_full",
 	Orphaned: "orphaned", OrphanFull: "orphan_full", OrphanData: "orphan_data", OrphanStray: "orphan_stray", OrphanExpired: "orphan_expired",

@@ -28,11 +28,15 @@ const (
 	probesLeast, probesMost = 100, 40_000
 )
 
+// eternity is an age, in epochs, that no record has.
+const eternity = 1 << 30
+
 // keeper is what Probe knows between calls.
 type keeper struct {
 	mu             sync.Mutex // of the one call; never waited for
 	on             bool
 	idle, interval uint32        // epochs: more than that must have passed
+	unacked        uint32        // the same, where something of ours is not acknowledged
 	every          time.Duration // the shorter of the two
 
 	at     cursor
@@ -47,9 +51,18 @@ type keeper struct {
 
 func (k *keeper) init(o *Options) {
 	up := func(d time.Duration) uint32 { return epochs(d + epoch - 1) }
-	k.on = o.KeepaliveIdle > 0
-	k.idle, k.interval = up(o.KeepaliveIdle), up(o.KeepaliveInterval)
-	k.every = max(min(o.KeepaliveIdle, o.KeepaliveInterval), time.Second)
+	k.on = o.KeepaliveIdle > 0 || o.Unacknowledged > 0
+	k.idle, k.interval, k.unacked = eternity, up(o.KeepaliveInterval), eternity
+	k.every = o.KeepaliveInterval
+	if o.KeepaliveIdle > 0 {
+		k.idle = up(o.KeepaliveIdle)
+		k.every = min(k.every, o.KeepaliveIdle)
+	}
+	if o.Unacknowledged > 0 {
+		k.unacked = up(o.Unacknowledged)
+		k.every = min(k.every, o.Unacknowledged)
+	}
+	k.every = max(k.every, time.Second)
 }
 
 // Probe asks clients that are silent whether they are there, as far as that is due,
@@ -108,12 +121,29 @@ func (t *Table) look(passed, turn, each, now time.Duration) {
 
 // due reports whether a client is to be probed, or given up, in an epoch. Where
 // something of ours is not acknowledged, it is the stack's retransmissions that find
-// out.
+// out, or should be: gVisor's RACK counts too few segments in flight after a recovery
+// by SACK, and if then the last one is lost and its tail loss probe too, it has
+// nothing armed to send it again.
 func (k *keeper) due(r *record, present uint32) bool {
-	if !before(r.seen+k.idle, present) || r.flags&served == 0 || r.sndUna != r.sndNxt {
+	switch {
+	case r.flags&served == 0:
+		return false
+	case r.sndUna != r.sndNxt:
+		return k.stuck(r, present)
+	case !before(r.seen+k.idle, present):
 		return false
 	}
 	return !r.asked() || before(r.probed()+k.interval, present)
+}
+
+// stuck reports whether the client has acknowledged nothing for long, though its window
+// is open, and sent nothing new.
+func (k *keeper) stuck(r *record, present uint32) bool {
+	if at := r.cliNxt + r.sndUna; r.prev != at || r.cliWnd == 0 {
+		r.prev, r.next = at, present
+		return false
+	}
+	return before(r.next+k.unacked, present)
 }
 
 // asked reports whether the client has been probed, and not been heard since. It was
@@ -124,6 +154,10 @@ func (r *record) asked() bool { return r.tries > 0 && before(r.seen+1, r.probed(
 // probe sends the next probe, or ends the connection after the last.
 func (p *place) probe(present uint32, out *outcome) {
 	t := p.t
+	if p.sndUna != p.sndNxt {
+		p.cut(Unacked, out)
+		return
+	}
 	switch {
 	case !p.asked():
 		p.tries = 0

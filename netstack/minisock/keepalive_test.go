@@ -460,3 +460,30 @@ func BenchmarkProbe(b *testing.B) {
 	}
 	b.ReportMetric(float64(n)*lookEvery/75*b.Elapsed().Seconds()/float64(max(b.N, n))*100, "%-of-a-CPU")
 }
+
+// TestUnacknowledged: a client that is silent and has not acknowledged what was sent
+// is given up in the end, with keepalive or without, and one that says anything is not.
+func TestUnacknowledged(t *testing.T) {
+	const most = 2 * time.Minute
+	for name, change := range map[string]func(*Options){
+		"alone":          func(*Options) {},
+		"with keepalive": keepalive,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newRig(t, func(o *Options) { change(o); o.Unacknowledged = most }).open(flow4).establish()
+			res, _ := c.out(flow4, seg{flags: ack, seq: stackISN + 1, ack: irs + 1, wnd: 601, opts: tsOpt(stackTS+4, clientTS+1), data: 50})
+			c.goes(res, false)
+			c.pass(most)
+			c.silent()
+			c.request(1) // it is there, and busy
+			c.pass(most)
+			c.silent()
+			g, _ := c.next(most/2 + testLate)
+			c.wants(g, flow4, rst|ack, c.isn+51, irs+1)
+			if len(c.ended) != 1 || c.ended[0] != (ending{flow4, Unacked}) {
+				t.Errorf("ended %v", c.ended)
+			}
+			c.empty()
+		})
+	}
+}

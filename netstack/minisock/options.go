@@ -106,6 +106,10 @@ type Options struct {
 	KeepaliveIdle     time.Duration
 	KeepaliveInterval time.Duration
 	KeepaliveCount    int
+	// Unacknowledged is how long a client with an open window may acknowledge
+	// nothing of what was sent (RFC 5482). It is for stacks that forget to send
+	// again, and longer than those wait that do not. 0 is for ever.
+	Unacknowledged time.Duration
 	// MaxTimeWait bounds records in TIME_WAIT and lingering (tcp_max_tw_buckets),
 	// MaxOrphans orphans (tcp_max_orphans), MaxRecords all. 0 is 262,144, 65,536
 	// and 4,194,304.
@@ -238,6 +242,7 @@ func (o *Options) Validate() error {
 		bad(d.v >= 0 && d.v <= time.Hour, d.field, d.v, "from 0 to 1 h")
 	}
 	bad(o.KeepaliveIdle >= 0, "KeepaliveIdle", o.KeepaliveIdle, "0 or more")
+	bad(o.Unacknowledged >= 0, "Unacknowledged", o.Unacknowledged, "0 or more")
 	bad(o.KeepaliveInterval >= 0, "KeepaliveInterval", o.KeepaliveInterval, "0 or more")
 	bad(o.SynAckRetries <= maxRetries, "SynAckRetries", o.SynAckRetries, fmt.Sprintf("at most %d", maxRetries))
 	bad(o.InvalidInterval <= time.Hour, "InvalidInterval", o.InvalidInterval, "at most 1 h")

@@ -268,7 +268,7 @@ func TestOptions(t *testing.T) {
 		t.Error(err)
 	}
 	full := reflect.ValueOf(zero.withDefaults())
-	noDefault := map[string]bool{"Admission": true, "Overflow": true, "AlwaysCookies": true, "DeferAccept": true, "DelayACKs": true, "KeepaliveIdle": true}
+	noDefault := map[string]bool{"Admission": true, "Overflow": true, "AlwaysCookies": true, "DeferAccept": true, "DelayACKs": true, "KeepaliveIdle": true, "Unacknowledged": true}
 	for i := range full.NumField() {
 		if name := full.Type().Field(i).Name; full.Field(i).IsZero() != noDefault[name] {
 			t.Errorf("%s has the default %v", name, full.Field(i))
@@ -283,7 +283,7 @@ func TestOptions(t *testing.T) {
 		HandshakeTimeout: -1, DialTimeout: -1, DeferAccept: -1, CreateTimeout: -1, MaxHeld: 65, TimeWait: 2 * time.Hour,
 		Linger: -1, FinTimeout: -1, OrphanRetries: 7, MaxTimeWait: -1, MaxOrphans: -1, MaxRecords: -1, ResetRate: -1,
 		ChallengeRate: -1, InvalidInterval: 2 * time.Hour, MinMSS: 1 << 16, Local: Local{WindowScale: 15}, Shards: 3,
-		KeepaliveIdle: -1, KeepaliveInterval: -1, KeepaliveCount: 128,
+		Unacknowledged: -1, KeepaliveIdle: -1, KeepaliveInterval: -1, KeepaliveCount: 128,
 	}
 	_, err := New(bad, &quiet{})
 	if err == nil {
