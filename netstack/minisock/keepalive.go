@@ -17,7 +17,7 @@ const (
 	// 40 ns, so this is 4 ms (BenchmarkProbe).
 	lookMost = 100_000
 	// lookBatch is how many a call is to look at, which is then the most that it
-	// can probe at once. A device's queue holds 500 answers (txqueuelen).
+	// can probe at once. The queue of a device that others made holds 500 answers.
 	lookBatch = 256
 	// lookPause is the least time between calls.
 	lookPause = 10 * time.Millisecond
@@ -37,7 +37,7 @@ type keeper struct {
 	on             bool
 	idle, interval uint32        // epochs: more than that must have passed
 	unacked        uint32        // the same, where something of ours is not acknowledged
-	every          time.Duration // the shorter of the two
+	every          time.Duration // the shortest of these
 
 	at     cursor
 	last   time.Duration // the last call; valid iff begun
@@ -139,7 +139,8 @@ func (k *keeper) due(r *record, present uint32) bool {
 // stuck reports whether the client has acknowledged nothing for long, though its window
 // is open, and sent nothing new.
 func (k *keeper) stuck(r *record, present uint32) bool {
-	if at := r.cliNxt + r.sndUna; r.prev != at || r.cliWnd == 0 {
+	// The complement, since hush may have left the sum itself in the silence before.
+	if at := ^r.stand(); r.prev != at || r.cliWnd == 0 {
 		r.prev, r.next = at, present
 		return false
 	}
@@ -185,22 +186,27 @@ func (p *place) cut(why Cause, out *outcome) {
 // A connection with an endpoint has no timer, so the words of one serve here:
 //
 //	deadline  the epoch of the last probe; valid iff tries > 0
-//	next      the epoch in which the client fell silent, but for answers to probes
-//	prev      where both sides' bytes stood then: moved tells whether that is over
+//	next      the epoch in which the client fell silent, but for answers to probes,
+//	          or since which it has acknowledged nothing
+//	prev      where both sides' bytes stood then, in the second case the complement;
+//	          that they have moved ends either
 
 func (r *record) probed() uint32         { return r.deadline }
 func (r *record) setProbed(epoch uint32) { r.deadline = epoch }
 
+// stand is where the bytes of both sides are that the client has sent and acknowledged.
+func (r *record) stand() uint32 { return r.cliNxt + r.sndUna }
+
 // hush notes that a client is silent, before its answers make it look busy.
 func (r *record) hush() {
-	if at := r.cliNxt + r.sndUna; r.prev != at {
+	if at := r.stand(); r.prev != at {
 		r.prev, r.next = at, r.seen
 	}
 }
 
 // quiet is the epoch since which the client has sent and acknowledged nothing.
 func (r *record) quiet() uint32 {
-	if r.prev == r.cliNxt+r.sndUna {
+	if r.prev == r.stand() {
 		return r.next
 	}
 	return r.seen

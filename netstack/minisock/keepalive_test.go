@@ -487,3 +487,28 @@ func TestUnacknowledged(t *testing.T) {
 		})
 	}
 }
+
+// TestUnacknowledgedAfterSilence: what a long silence has left in the record does not
+// make the first bytes after it overdue, and those that are acknowledged are forgotten.
+func TestUnacknowledgedAfterSilence(t *testing.T) {
+	const most = 2 * time.Minute
+	c := newRig(t, func(o *Options) { keepalive(o); o.Unacknowledged = most }).open(flow4).establish()
+	said := uint32(0)
+	for range 3 {
+		for range 10 { // longer than most: the client is probed, and answers
+			c.next(testIdle + testLate)
+			res, _ := c.in(flow4, seg{flags: ack, seq: irs + 1, ack: c.isn + 1 + said, wnd: 500, opts: tsOpt(clientTS+1, c.ts)})
+			c.goes(res, false)
+		}
+		res, _ := c.out(flow4, seg{flags: ack, seq: stackISN + 1 + said, ack: irs + 1, wnd: 601, opts: tsOpt(stackTS+4, clientTS+1), data: 50})
+		c.goes(res, false)
+		said += 50
+		c.pass(testInterval) // on its way for so long
+		c.silent()
+		res, _ = c.in(flow4, seg{flags: ack, seq: irs + 1, ack: c.isn + 1 + said, wnd: 500, opts: tsOpt(clientTS+1, c.ts)})
+		c.goes(res, false)
+	}
+	if len(c.ended) != 0 {
+		t.Errorf("ended %v", c.ended)
+	}
+}
