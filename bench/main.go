@@ -5,12 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tungate/tungate/internal/testutil"
@@ -122,7 +120,7 @@ func (o options) run() error {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	b.watchSignals()
+	testutil.OnInterrupt(&b.interrupted)
 	subjects, err := b.subjects()
 	if err != nil {
 		return err
@@ -186,18 +184,6 @@ func (b *bench) warnOfLoad() {
 // quiet is a load average below which the machine has nothing else to do; building
 // the gateway alone makes some.
 const quiet = 1.0
-
-// watchSignals lets the first interrupt end the run after the measurement under
-// way, namespaces removed and what was measured printed; a second one kills.
-func (b *bench) watchSignals() {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		<-c
-		signal.Stop(c)
-		b.interrupted.Store(true)
-	}()
-}
 
 func (b *bench) logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)

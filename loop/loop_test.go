@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/loop"
 )
 
@@ -24,15 +25,7 @@ func start(t testing.TB) *loop.Loop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	wait.Background(t, l.Run)
 	return l
 }
 

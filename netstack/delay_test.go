@@ -2,12 +2,12 @@ package netstack_test
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"testing"
 	"time"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/loop"
 	"github.com/tungate/tungate/netstack"
 	"github.com/tungate/tungate/netstack/minisock"
@@ -20,15 +20,7 @@ func startLoop(t *testing.T) *loop.Loop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	wait.Background(t, l.Run)
 	return l
 }
 

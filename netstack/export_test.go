@@ -69,3 +69,6 @@ func (s *Stack) Leftovers() (what string) {
 	}
 	return what
 }
+
+// Translate is translate.
+func Translate(err tcpip.Error) error { return translate(err) }

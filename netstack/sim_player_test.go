@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/netstack"
 )
 
 // simConn is what a player needs of either side's connection.
@@ -35,30 +36,20 @@ func (c *clientConn) connecting() bool {
 	return tcp.EndpointState(c.ep.State()) == tcp.StateSynSent
 }
 
-func clientError(err tcpip.Error) error {
-	switch err.(type) {
-	case nil:
-		return nil
-	case *tcpip.ErrWouldBlock:
-		return flow.ErrWouldBlock
-	case *tcpip.ErrClosedForReceive:
-		return io.EOF
-	}
-	return errors.New(err.String())
-}
-
 func (c *clientConn) ReadTo(w io.Writer) (int64, error) {
 	r, err := c.ep.Read(w, tcpip.ReadOptions{})
-	return int64(r.Count), clientError(err)
+	return int64(r.Count), netstack.Translate(err)
 }
 
 func (c *clientConn) WriteFrom(p flow.Payload) (int64, error) {
 	n, err := c.ep.Write(p, tcpip.WriteOptions{})
-	return n, clientError(err)
+	return n, netstack.Translate(err)
 }
 
-func (c *clientConn) CloseWrite() error { return clientError(c.ep.Shutdown(tcpip.ShutdownWrite)) }
-func (c *clientConn) Abort()            { c.ep.Abort() }
+func (c *clientConn) CloseWrite() error {
+	return netstack.Translate(c.ep.Shutdown(tcpip.ShutdownWrite))
+}
+func (c *clientConn) Abort() { c.ep.Abort() }
 
 func (c *clientConn) Close() error {
 	c.ep.Close()

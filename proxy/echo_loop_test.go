@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 )
 
 // TestEchoTimeouts ends connections that are silent, and those whose client sends
@@ -69,7 +70,7 @@ func TestEchoBackpressure(t *testing.T) {
 func TestEchoIdleCost(t *testing.T) {
 	forFamilies(t, flow.TCP, func(t *testing.T, id flow.ID) {
 		h := echoOn(t, onLoop, Options{}, nil)
-		background(t, h.Run)
+		wait.Background(t, h.Run)
 		open := func() {
 			end, served := pipe(t, id, nil)
 			h.HandleTCP(t.Context(), newRequest(t, id, served))
@@ -113,7 +114,7 @@ func BenchmarkEcho(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	background(b, h.Run)
+	wait.Background(b, h.Run)
 	end, served := pipe(b, id, nil)
 	h.HandleTCP(b.Context(), newRequest(b, id, served))
 	c := flow.NewNetConn(end)

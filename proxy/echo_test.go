@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 )
 
 // echoed is one connection that the echo handler serves.
@@ -47,7 +48,7 @@ func newEchoed(t *testing.T, on engine, id flow.ID, o Options) *echoed {
 	e := &echoed{t: t, records: make(chan Record, 1)}
 	h := echoOn(t, on, o, func(r Record) { e.records <- r })
 	e.h = h
-	background(t, h.Run)
+	wait.Background(t, h.Run)
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	end, served := pipe(t, id, nil)

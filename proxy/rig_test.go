@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/loop"
 )
 
@@ -103,7 +104,7 @@ func (r *rig) start(e engine, o Options) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	background(r.t, r.h.Run)
+	wait.Background(r.t, r.h.Run)
 }
 
 // startLoop runs a loop until the test ends.
@@ -113,7 +114,7 @@ func startLoop(t testing.TB) *loop.Loop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	background(t, l.Run)
+	wait.Background(t, l.Run)
 	return l
 }
 
@@ -122,20 +123,6 @@ func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
-}
-
-// background runs f until the test ends, and no longer.
-func background(t testing.TB, f func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // request is a flow.Request over one end of a pipe.

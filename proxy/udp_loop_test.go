@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/tungate/tungate/flow"
+	"github.com/tungate/tungate/internal/testutil/wait"
 	"github.com/tungate/tungate/loop"
 )
 
@@ -115,7 +116,7 @@ func BenchmarkUDP(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			background(b, h.Run)
+			wait.Background(b, h.Run)
 			w := &pingPong{h: h, loop: l, id: id, payload: make([]byte, size), left: b.N, done: make(chan struct{})}
 			w.task.Init(w)
 			b.SetBytes(int64(size))

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tungate/tungate/internal/testutil"
@@ -100,7 +98,7 @@ func (o options) run() (err error) {
 			return err
 		}
 	}
-	b.watchSignals()
+	testutil.OnInterrupt(&b.interrupted)
 	for _, config := range b.configs {
 		for _, k := range kinds {
 			if b.interrupted.Load() {
@@ -116,16 +114,4 @@ func (o options) run() (err error) {
 	}
 	report(os.Stdout, b.results, o)
 	return nil
-}
-
-// watchSignals lets an interrupt end the run after the flood under way, with what was
-// measured printed.
-func (b *bench) watchSignals() {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		<-c
-		signal.Stop(c)
-		b.interrupted.Store(true)
-	}()
 }

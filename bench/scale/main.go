@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tungate/tungate/internal/testutil"
@@ -212,19 +210,8 @@ func (r *run) setUp() error {
 		}
 	}
 	r.watch = &watch{ns: client, gw: r.gw, fleet: r.fleet, begun: time.Now(), phase: "start", probes: map[string][]probe{}}
-	r.watchSignals()
+	testutil.OnInterrupt(&r.stop)
 	return r.startProber()
-}
-
-// watchSignals lets an interrupt end the run after the phase under way.
-func (r *run) watchSignals() {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		<-c
-		signal.Stop(c)
-		r.stop.Store(true)
-	}()
 }
 
 func (r *run) logf(format string, args ...any) {

@@ -4,6 +4,7 @@
 package wait
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -45,6 +46,20 @@ func Until(t testing.TB, what string, cond func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+// Background runs f until the test ends, and no longer.
+func Background(t testing.TB, f func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Descriptors is how many descriptors this process has open, -1 if it cannot tell.
