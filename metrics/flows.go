@@ -22,7 +22,7 @@ func flowMetrics() []metric[stats] {
 			func(s *stats) int { return s.Flows.Orphans }),
 		{
 			name: "tcp_flow_events_total", kind: counter, labels: []string{"event"},
-			help: "What happened to TCP connections outside the stack: handshakes, cookies, challenges, closing, and packets dropped before the stack, by why. probe_sent: a silent client was asked; client_silent: it was given up. unacknowledged: it acknowledged nothing for longer than stack.tcp.user_timeout, and the stack had not noticed. shed: ended because memory was short.",
+			help: "What happened to TCP connections outside the stack: handshakes, cookies, challenges, closing, and packets dropped before the stack, by why. probe_sent: a silent client was asked; client_silent: it was given up. nudged: the stack had stopped to send again what it did not acknowledge. unacknowledged: it acknowledged nothing for longer than stack.tcp.user_timeout, and the stack had not noticed. shed: ended because memory was short.",
 			emit: func(s *stats, put put) {
 				for i, n := range s.Flows.Counters {
 					if c := minisock.Cause(i); c != minisock.None {

@@ -40,18 +40,43 @@ func (s *Stack) EndIdle(most int, least time.Duration) int {
 // Ended implements minisock.Sink: a connection's endpoint follows its record. No other
 // can have its tuple before this one has left it.
 func (s *Stack) Ended(client, destination netip.AddrPort, why minisock.Cause) {
-	id := stack.TransportEndpointID{
-		LocalAddress: address(destination.Addr()), LocalPort: destination.Port(),
-		RemoteAddress: address(client.Addr()), RemotePort: client.Port(),
-	}
-	ep, ok := s.gv.FindTransportEndpoint(networkProtocol(client.Addr()), tcp.ProtocolNumber, id, nicID).(tcpip.Endpoint)
+	ep := s.endpoint(client, destination)
 	switch {
-	case !ok: // it ended at the same time
+	case ep == nil: // it ended at the same time
 	case why == minisock.ClientSilent:
 		timeOut(ep)
 	default:
 		ep.Abort()
 	}
+}
+
+// Stalled implements minisock.Sink.
+func (s *Stack) Stalled(client, destination netip.AddrPort, mtu uint16) {
+	if ep, ok := s.endpoint(client, destination).(stack.TransportEndpoint); ok {
+		ep.HandleError(&tooBig{mtu: uint32(mtu)}, nil)
+	}
+}
+
+// tooBig is the error that a packet was longer than mtu, without IP's header.
+type tooBig struct {
+	tcpip.LocalSockError
+	mtu uint32
+}
+
+// Kind implements stack.TransportError.
+func (*tooBig) Kind() stack.TransportErrorKind { return stack.PacketTooBigTransportError }
+
+// Info implements tcpip.SockErrorCause.
+func (t *tooBig) Info() uint32 { return t.mtu }
+
+// endpoint returns the endpoint of a connection, or nil.
+func (s *Stack) endpoint(client, destination netip.AddrPort) tcpip.Endpoint {
+	id := stack.TransportEndpointID{
+		LocalAddress: address(destination.Addr()), LocalPort: destination.Port(),
+		RemoteAddress: address(client.Addr()), RemotePort: client.Port(),
+	}
+	ep, _ := s.gv.FindTransportEndpoint(networkProtocol(client.Addr()), tcp.ProtocolNumber, id, nicID).(tcpip.Endpoint)
+	return ep
 }
 
 // timeOut ends an endpoint by ETIMEDOUT. gVisor has no call for that, but its own

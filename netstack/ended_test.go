@@ -1,6 +1,7 @@
 package netstack_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"testing"
@@ -158,4 +159,29 @@ func TestEndedTwice(t *testing.T) {
 		r.s.Ended(c.src, c.dst, why)
 		r.s.Ended(tuple4(9).src, tuple4(9).dst, why)
 	}
+}
+
+// TestStalled: an endpoint that is told of a smaller MTU sends what is not acknowledged
+// once more, at once and in segments that fit.
+func TestStalled(t *testing.T) {
+	forFamilies(t, func(t *testing.T, tu tuple) {
+		a := newAcceptor()
+		r := newRig(t, a.handler(), netstack.Options{})
+		c := r.client(a, tu)
+		data := bytes.Repeat([]byte("0123456789"), 28)
+		if n, err := c.conn.WriteFrom(bytes.NewReader(data)); n != int64(len(data)) || err != nil {
+			t.Fatal(n, err)
+		}
+		first := r.recv("data", func(p packet) bool { return len(p.payload) > 0 })
+		if !bytes.Equal(first.payload, data) {
+			t.Fatalf("sent %d bytes", len(first.payload))
+		}
+		const least = 100
+		r.s.Stalled(tuple4(9).src, tuple4(9).dst, 60) // of nobody
+		r.s.Stalled(c.src, c.dst, 20+40+least)
+		p := r.recv("some of it", func(p packet) bool { return len(p.payload) > 0 && len(p.payload) < len(data) })
+		if n := len(p.payload); n < least || n > least+40 || p.seq != first.seq {
+			t.Errorf("%d bytes at %d; want about %d at %d", n, p.seq, least, first.seq)
+		}
+	})
 }

@@ -36,7 +36,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	}
 	s.wire = wire{
 		s: s, faults: newFaults(rnd), device: tuntest.New(dev), queues: dev.Queues,
-		client: channel.New(100_000, uint32(mtu), ""), boxes: map[tuple]*middlebox{}, dead: map[tuple]bool{}, last: map[tuple]*script{},
+		client: channel.New(100_000, uint32(mtu), ""), boxes: map[tuple]*middlebox{}, dead: map[tuple]bool{}, last: map[tuple]*script{}, sender: map[tuple]*script{},
 	}
 	s.client = newClients(t, s, rnd)
 	var h flow.Handler = simHandler{s}

@@ -33,6 +33,7 @@ type wire struct {
 	boxes  map[tuple]*middlebox
 	dead   map[tuple]bool    // flows that nothing passes for any more
 	last   map[tuple]*script // whose packet arrived last
+	sender map[tuple]*script // whose connection is at it
 	arrive [2]time.Duration
 	outage time.Duration // until then
 	cut    offload.Segmenter
@@ -123,7 +124,10 @@ func (w *wire) send(way int, b []byte) {
 		w.trace(way, "lost", b, &p)
 		return
 	}
-	c := w.s.current[flow]
+	if way == up && p.Proto == offload.ProtoTCP && p.TCPFlags&offload.TCPSyn != 0 {
+		w.sender[flow] = w.s.current[flow] // not before: the last one may still have something to say
+	}
+	c := w.sender[flow]
 	w.schedule(way, now, b, c)
 	if rnd.Float64() < f.duplicate {
 		w.count.duplicated++

@@ -51,20 +51,21 @@ type Options struct {
 
 // Endpoint is a stack.LinkEndpoint and stack.GSOEndpoint.
 type Endpoint struct {
-	loop  *loop.Loop
-	pin   bool
-	guard guard
-	lan   *ethernet // nil on a TUN
-	flows *minisock.Table
-	owner Owner
-	clock tcpip.Clock
-	start tcpip.MonotonicTime // of the flows' clock
-	tick  *ticker             // nil without flows
-	owing owing               // of use with flows
-	look  atomic.Pointer[func(tcp []byte) bool]
-	big   tooBig
-	drops [NumDropReasons]atomic.Uint64
-	mtu   atomic.Uint32
+	loop   *loop.Loop
+	pin    bool
+	guard  guard
+	lan    *ethernet // nil on a TUN
+	flows  *minisock.Table
+	owner  Owner
+	clock  tcpip.Clock
+	start  tcpip.MonotonicTime // of the flows' clock
+	tick   *ticker             // nil without flows
+	owing  owing               // of use with flows
+	stalls stalls              // the same
+	look   atomic.Pointer[func(tcp []byte) bool]
+	big    tooBig
+	drops  [NumDropReasons]atomic.Uint64
+	mtu    atomic.Uint32
 
 	device atomic.Pointer[device] // another after Replace
 
@@ -98,6 +99,7 @@ func New(o Options) *Endpoint {
 	if o.Flows != nil {
 		e.tick = newTicker(e)
 		e.owing.init(e)
+		e.stalls.init(e)
 	}
 	if o.LAN != nil {
 		e.lan = newEthernet(e, o.LAN)
@@ -145,6 +147,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	}
 	if e.flows != nil {
 		tick.Go(func() { e.tick.run(ctx) })
+		tick.Go(func() { e.stalls.run(ctx) })
 	}
 	var joined error
 	for range d.queues {

@@ -176,6 +176,8 @@ func (e *Endpoint) admits(pkt *stack.PacketBuffer) (queue uint16, ok bool) {
 		e.owing.add(r.Handle, header.TCP(tcp).AckNumber(), now)
 	case r.Gone:
 		e.Hurry()
+	case r.Again && r.Verdict == minisock.Pass:
+		e.stalls.add(r.Handle, pkt)
 	}
 	return r.Queue, r.Verdict == minisock.Pass
 }

@@ -43,6 +43,7 @@ type listener struct{}
 func (listener) Emit([]byte, uint16)                                  {}
 func (listener) Gone(minisock.Handle, uint32, minisock.Cause)         {}
 func (listener) Ended(netip.AddrPort, netip.AddrPort, minisock.Cause) {}
+func (listener) Stalled(netip.AddrPort, netip.AddrPort, uint16)       {}
 
 // TestPressed: SYNs past the bounds are spared while the queue does not run empty, and
 // answered when it has.

@@ -29,9 +29,10 @@ func TestSizes(t *testing.T) {
 // quiet is a sink that counts.
 type quiet struct{ packets, gone, ended int }
 
-func (q *quiet) Emit([]byte, uint16)                { q.packets++ }
-func (q *quiet) Gone(Handle, uint32, Cause)         { q.gone++ }
-func (q *quiet) Ended(_, _ netip.AddrPort, _ Cause) { q.ended++ }
+func (q *quiet) Emit([]byte, uint16)                   { q.packets++ }
+func (q *quiet) Gone(Handle, uint32, Cause)            { q.gone++ }
+func (q *quiet) Ended(_, _ netip.AddrPort, _ Cause)    { q.ended++ }
+func (q *quiet) Stalled(_, _ netip.AddrPort, _ uint16) {}
 
 func heap() int {
 	runtime.GC()

@@ -32,7 +32,8 @@ type outcome struct {
 	gone  Handle // valid iff Valid
 	why   Cause
 	owner uint32
-	ended Cause // the connection of reply was ended from here; None if not
+	ended Cause  // the connection of reply was ended from here; None if not
+	mtu   uint16 // its endpoint stalled; 0 if not
 }
 
 // finish tells it. No lock is held.
@@ -47,6 +48,9 @@ func (t *Table) finish(out *outcome) {
 	}
 	if out.ended != None {
 		t.sink.Ended(out.reply.key.client(), out.reply.key.destination(), out.ended)
+	}
+	if out.mtu != 0 {
+		t.sink.Stalled(out.reply.key.client(), out.reply.key.destination(), out.mtu)
 	}
 }
 

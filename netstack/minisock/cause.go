@@ -66,6 +66,7 @@ const (
 	SwallowedACK     // its ACK of the synthetic SYN-ACK
 	DelayedACK       // the stack's ACK of little data, which may go with data
 	DelayInVain      // of these: sent by Acknowledge, since no data came
+	Nudged           // Stalled had the stack send again
 	Released         // ended by Release
 	ProbeSent        // to a silent client (RFC 1122, section 4.2.3.6)
 	ClientSilent     // ended: none of the last probes was answered
@@ -117,7 +118,8 @@ var causeNames = [NumCauses]string{
 	ChallengedSYN: "challenged_syn", ChallengedRST: "challenged_rst", ChallengedACK: "challenged_ack",
 	ChallengeLimited: "challenge_limited", OldTimestamp: "paws", StrayRST: "stray_rst", ResetIn: "reset_in", ResetLater: "reset_later",
 	ResetOut: "reset_out", OldResetOut: "old_reset_out", NoFlow: "no_flow", NotLive: "not_live", Late: "late",
-	SwallowedSYN: "swallowed_syn", SwallowedACK: "swallowed_ack", DelayedACK: "delayed_ack", DelayInVain: "delay_in_vain", Released: "released",
+	SwallowedSYN: "swallowed_syn", SwallowedACK: "swallowed_ack", DelayedACK: "delayed_ack", DelayInVain: "delay_in_vain",
+	Nudged: "nudged", Released: "released",
 	ProbeSent: "probe_sent", ClientSilent: "client_silent", Unacked: "unacknowledged", Shed: "shed",
 	TimeWaitEntered: "time_wait", TimeWaitReused: "time_wait_reused", TimeWaitStray: "time_wait_stray",
 	TimeWaitLimited: "time_wait_limited", TimeWaitQuiet: "time_wait_quiet", TimeWaitReset: "time_wait_reset", TimeWaitFull: "time_wait_full",

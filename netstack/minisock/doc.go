@@ -93,11 +93,13 @@
 // acknowledgement, is probed: an ACK one below what it expects, with the record's
 // numbers, window and timestamps, which its TCP answers (RFC 1122, section 4.2.3.6;
 // Linux's tcp_keepalive_timer). In FIN_WAIT_1, CLOSING and LAST_ACK our FIN is
-// unacknowledged, and the stack's retransmissions find out, as they do for data;
-// an orphan has timers of its own. Whatever sound the client sends counts as an answer.
-// After KeepaliveCount probes with an interval of silence behind each, it gets a RST,
-// the record goes, and the owner hears of it ([Sink].Ended). Probes that were sent
-// before the process stood still do not count, since nobody was there to hear.
+// unacknowledged, and the stack's retransmissions find out, as they do for data,
+// or are made to ([Table.Stalled]); whoever acknowledges nothing for
+// [Options].Unacknowledged all the same is ended. An orphan has timers of its own.
+// Whatever sound the client sends counts as an answer. After KeepaliveCount probes with
+// an interval of silence behind each, it gets a RST, the record goes, and the owner
+// hears of it ([Sink].Ended). Probes that were sent before the process stood still do
+// not count, since nobody was there to hear.
 //
 // [Table.Probe] walks through the table for that, a bucket at a time, once in an
 // eighth of an interval, but never through more than 100,000 records a second: some 40

@@ -25,6 +25,10 @@ func (device) Ended(client, _ netip.AddrPort, why minisock.Cause) {
 	fmt.Println(client, "ended:", why)
 }
 
+func (device) Stalled(client, _ netip.AddrPort, mtu uint16) {
+	fmt.Println(client, "stalled:", mtu)
+}
+
 // A SYN is answered, is lost on its way back, and is forgotten in time.
 func Example() {
 	table, err := minisock.New(minisock.Options{SynAckRetries: 1}, device{})

@@ -187,7 +187,8 @@ func (s *sim) copies() int {
 	return 1
 }
 
-func (s *sim) Ended(_, _ netip.AddrPort, why Cause) { s.Error("a connection was ended:", why) }
+func (s *sim) Ended(_, _ netip.AddrPort, why Cause)  { s.Error("a connection was ended:", why) }
+func (s *sim) Stalled(_, _ netip.AddrPort, _ uint16) {}
 
 // Gone implements Sink.
 func (s *sim) Gone(Handle, uint32, Cause) {

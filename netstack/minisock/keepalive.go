@@ -121,9 +121,7 @@ func (t *Table) look(passed, turn, each, now time.Duration) {
 
 // due reports whether a client is to be probed, or given up, in an epoch. Where
 // something of ours is not acknowledged, it is the stack's retransmissions that find
-// out, or should be: gVisor's RACK counts too few segments in flight after a recovery
-// by SACK, and if then the last one is lost and its tail loss probe too, it has
-// nothing armed to send it again.
+// out, or what Stalled makes it send.
 func (k *keeper) due(r *record, present uint32) bool {
 	switch {
 	case r.flags&served == 0:

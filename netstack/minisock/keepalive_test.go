@@ -304,8 +304,9 @@ func (m *mass) Emit(b []byte, _ uint16) {
 	}
 }
 
-func (m *mass) Gone(Handle, uint32, Cause)         {}
-func (m *mass) Ended(_, _ netip.AddrPort, _ Cause) { m.ended++ }
+func (m *mass) Gone(Handle, uint32, Cause)            {}
+func (m *mass) Ended(_, _ netip.AddrPort, _ Cause)    { m.ended++ }
+func (m *mass) Stalled(_, _ netip.AddrPort, _ uint16) {}
 
 // silence is a crowd that falls silent all at once.
 func silence(t *testing.T, n int, dead bool) *mass {

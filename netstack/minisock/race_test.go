@@ -15,6 +15,7 @@ type busySink struct {
 	packets atomic.Int64
 	gone    atomic.Int64
 	ended   atomic.Int64
+	stalled atomic.Int64
 }
 
 func (s *busySink) Emit(b []byte, _ uint16) {
@@ -35,6 +36,8 @@ func (s *busySink) Ended(_, _ netip.AddrPort, _ Cause) {
 	s.t.Probe(0) // is busy
 	s.ended.Add(1)
 }
+
+func (s *busySink) Stalled(_, _ netip.AddrPort, _ uint16) { s.stalled.Add(1) }
 
 // TestConcurrent: readers of several queues, the stack, timers and owners at once,
 // on few flows, so that they meet. Afterwards all of it drains.

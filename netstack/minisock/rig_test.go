@@ -152,6 +152,14 @@ type rig struct {
 	why  []Cause
 
 	ended []ending
+
+	stalled []stall
+}
+
+// stall is a call of Stalled.
+type stall struct {
+	pair
+	mtu uint16
 }
 
 // ending is a call of Ended.
@@ -173,6 +181,10 @@ func (r *rig) Gone(h Handle, _ uint32, why Cause) {
 
 func (r *rig) Ended(client, destination netip.AddrPort, why Cause) {
 	r.ended = append(r.ended, ending{pair{client, destination}, why})
+}
+
+func (r *rig) Stalled(client, destination netip.AddrPort, mtu uint16) {
+	r.stalled = append(r.stalled, stall{pair{client, destination}, mtu})
 }
 
 func newRig(t testing.TB, change func(*Options)) *rig {

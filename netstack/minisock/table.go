@@ -23,6 +23,10 @@ type Sink interface {
 	// client reset: because that was silent (ClientSilent), or by EndIdle (Shed).
 	// The endpoint is to be ended too; what it still sends is kept in.
 	Ended(client, destination netip.AddrPort, why Cause)
+	// Stalled says that the endpoint of a connection has stopped to send again what
+	// the client has not acknowledged. It is to be told that its packets are too big,
+	// mtu without IP's header, which makes it send.
+	Stalled(client, destination netip.AddrPort, mtu uint16)
 }
 
 // Table holds the records. All methods may be called by any goroutine. now is the

@@ -55,6 +55,9 @@ type Result struct {
 	// passes between the endpoint and the client any more. What the endpoint has
 	// received can still be read; then it is to be let go.
 	Gone bool
+	// Again says that the stack has sent what an outbound packet carries before. If
+	// it is not acknowledged, and not sent once more, call Stalled.
+	Again bool
 	// Queue is the one to write an outbound packet to.
 	Queue uint16
 	// Owner is what SetOwner said, 0 if nothing.
