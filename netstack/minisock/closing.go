@@ -174,7 +174,7 @@ func (p *place) orphanedSound(g *segment, now time.Duration, out *outcome) Resul
 	}
 	was := p.state
 	p.hear(g)
-	again := g.flags&fin != 0 && p.has(finIn) && !before(p.rcvAck, end)
+	again := !g.bare() && !before(p.rcvAck, end) // our ACK was lost
 	if g.flags&fin != 0 && before(p.rcvAck, end) {
 		p.flags |= finIn
 		p.finIn, p.cliNxt, p.rcvAck = end, end, end

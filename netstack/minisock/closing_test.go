@@ -297,6 +297,26 @@ func TestOrphan(t *testing.T) {
 			c.silent()
 			c.empty()
 		})
+		t.Run("data that was acknowledged", func(t *testing.T) { // by an ACK that was lost
+			c := newRig(t, nil).open(p).establish()
+			old := func(n int) seg {
+				return seg{flags: ack, seq: irs + 1, ack: c.isn + 2, wnd: 5, opts: tsOpt(clientTS+3, c.ts), data: n}
+			}
+			c.in(p, seg{flags: ack, seq: irs + 1, ack: c.isn + 1, wnd: 5, opts: tsOpt(clientTS+2, c.ts), data: 100})
+			c.fromStack(fin|ack, 0, 100)
+			c.in(p, seg{flags: ack, seq: irs + 101, ack: c.isn + 2, wnd: 5, opts: tsOpt(clientTS+2, c.ts)})
+			if !c.t.Orphan(c.h, c.now) {
+				t.Fatal("Orphan")
+			}
+			for _, n := range []int{100, 60} {
+				c.in(p, old(n))
+				c.wants(c.reply(), p, ack, c.isn+2, irs+101)
+				c.in(p, old(n))
+				c.silent() // so soon
+				c.tick(time.Second)
+			}
+			c.state(FinWait2)
+		})
 		t.Run("data for nobody", func(t *testing.T) {
 			c := finWait2(t, p)
 			res, _ := c.in(p, seg{flags: ack, seq: irs + 1, ack: c.isn + 2, wnd: 5, data: 7})
