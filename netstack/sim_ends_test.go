@@ -147,6 +147,6 @@ func (s *sim) ended(p *player) {
 	s.logf("%.6f %s is over: sent %d received %d eof %v closed %v error %v", s.clock.elapsed().Seconds(), p.name, p.sent, p.received, p.eof, p.closed, p.err)
 	if c := p.c; c.over() && c.again != nil && !c.followed {
 		c.followed = true
-		s.later(c.again.start, func() { s.begin(c.again, 2000) })
+		s.later(c.again.start, func() { s.begin(c.again, 20_000) })
 	}
 }
