@@ -34,6 +34,7 @@ const DefaultShutdownTimeout = 10 * time.Second
 const (
 	minMemory int64 = 32 << 20
 	maxMemory int64 = 1 << 40
+	minBudget int64 = 1 << 20
 )
 
 // Config is everything a gateway is told. The zero value of each package's

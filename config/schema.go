@@ -169,6 +169,10 @@ func stackFields(o *netstack.Options) []field {
 			"stack.tcp.send_buffer", size(&tcp.SendBuffer, minBuffer, maxBuffer), "4MiB",
 			"The most a connection may hold of what the upstream sent and the client has not acknowledged.",
 		},
+		{
+			"stack.tcp.buffer_budget", size(&tcp.BufferBudget, minBudget, maxMemory), "a quarter of memory_limit, or of the machine's memory",
+			"By how much the buffers of all connections may have grown; they begin with 64 KiB from the client and 32 KiB to it. Past it they stay as they are (Linux: tcp_mem).",
+		},
 	}, handshakeFields(&o.Handshake)...)
 }
 

@@ -75,7 +75,7 @@ func fill(v reflect.Value, path string, next *uint64, paths map[float64]string) 
 			fill(item, fmt.Sprintf("%s[%v]", path, k), next, paths)
 			v.SetMapIndex(k, item)
 		}
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		paths[float64(*next)] = path
 		v.SetInt(int64(*next))
 		*next++

@@ -31,6 +31,9 @@ type conn struct {
 	sink     sink                  // of the one reader
 	written  int64                 // bytes, by the one writer
 	bulk     atomic.Pointer[bulk]  // nil before bulkAfter of them
+
+	receiveGrown, sendGrown grown
+	sendFixed               bool // by the one writer
 }
 
 func (c *conn) ID() flow.ID { return c.id }
@@ -96,7 +99,7 @@ func (c *conn) ReadTo(w io.Writer) (int64, error) {
 	sinkErr := c.sink.err
 	c.sink = sink{}
 	if res.Count > 0 {
-		c.ep.ModerateRecvBuf(res.Count)
+		c.received(res.Count)
 	}
 	if sinkErr != nil {
 		return int64(res.Count), sinkErr
@@ -215,5 +218,7 @@ func (c *conn) end() bool {
 	c.notifier.Store(nil)
 	c.s.counters.established.Add(-1)
 	c.endBulk()
+	c.receiveGrown.end(&c.s.budget)
+	c.sendGrown.end(&c.s.budget)
 	return true
 }

@@ -138,6 +138,9 @@ type TCPOptions struct {
 	// 4 MiB.
 	ReceiveBuffer int
 	SendBuffer    int
+	// BufferBudget bounds by how much the buffers of all connections may have
+	// grown, in bytes, as Linux's tcp_mem. 0 is without bound.
+	BufferBudget int64
 }
 
 // Defaults and bounds of Options.
@@ -213,6 +216,9 @@ func (o *TCPOptions) validate(bad func(field, format string, args ...any)) {
 	}
 	if o.UserTimeout < 0 {
 		bad("tcp.user_timeout", "%v is negative", o.UserTimeout)
+	}
+	if o.BufferBudget < 0 {
+		bad("tcp.buffer_budget", "%d is negative", o.BufferBudget)
 	}
 	for _, b := range []struct {
 		name string

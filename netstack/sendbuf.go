@@ -42,6 +42,7 @@ type bulk struct {
 
 // sent notes n bytes that the endpoint took, and sizes its buffer now and then.
 func (c *conn) sent(n int64) {
+	c.noteSendBuffer()
 	if c.written += n; c.written < bulkAfter {
 		return
 	}
@@ -85,7 +86,7 @@ func (c *conn) sizeSendBuffer(b *bulk) {
 		return
 	}
 	b.rtt = min(b.rtt, info.RTT)
-	if b.rtt >= farRTT {
+	if b.rtt >= farRTT || c.sendFixed {
 		return
 	}
 	size := min(nearBuffer(c.s.counters.bulk.Load()), int64(c.s.opts.TCP.SendBuffer))

@@ -69,6 +69,7 @@ type Stack struct {
 	handlers sync.WaitGroup // running HandleTCP calls
 
 	counters counters
+	budget   budget
 }
 
 // counters are Stats while they count.
@@ -91,6 +92,7 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 	o = o.withDefaults()
 	s := &Stack{
 		opts:    o,
+		budget:  budget{limit: o.TCP.BufferBudget},
 		handler: h,
 		loop:    d.Loop,
 		gv: stack.New(stack.Options{
@@ -289,6 +291,8 @@ func (s *Stack) Stats() Stats {
 		HandshakeFailed:   c.failed.Load(),
 		HalfOpenLimit:     f.Counters[minisock.BacklogFull] + f.Counters[minisock.SourceShare] + f.Counters[minisock.DestinationShare] + c.lateLimit.Load(),
 		ConnectionLimit:   c.connLimit.Load(),
+		BufferGrowth:      s.budget.used.Load(),
+		BufferBudget:      s.budget.limit,
 		DatagramsIn:       c.dgramIn.Load(),
 		DatagramsOut:      c.dgramOut.Load(),
 		DatagramBytesIn:   c.byteIn.Load(),

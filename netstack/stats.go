@@ -18,6 +18,8 @@ type Stats struct {
 	HandshakeFailed uint64 // attempts that came to nothing, mostly by the client
 	HalfOpenLimit   uint64 // SYNs past Options.MaxHalfOpen or a share of it; see Options.Overflow
 	ConnectionLimit uint64 // SYNs reset at Options.MaxConnections
+	BufferGrowth    int64  // gauge: bytes by which connections' buffers have grown
+	BufferBudget    int64  // gauge: Options.TCP.BufferBudget
 
 	// UDP.
 	DatagramsIn       uint64

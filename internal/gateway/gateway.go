@@ -173,6 +173,9 @@ func (g *Gateway) stackOptions() netstack.Options {
 	)
 	o := g.cfg.Stack
 	o.Handshake.DialTimeout = min(time.Hour, max(g.cfg.Proxy.ConnectTimeout, unset)+spare)
+	if o.TCP.BufferBudget == 0 {
+		o.TCP.BufferBudget = g.memory.Share()
+	}
 	return o
 }
 

@@ -259,3 +259,45 @@ func TestManyConnections(t *testing.T) {
 		})
 	})
 }
+
+// TestBufferBudget: buffers grow with what their flows carry while there is budget, then
+// no more; and what has grown is given back.
+func TestBufferBudget(t *testing.T) {
+	forFamilies(t, func(t *testing.T, f family, relay string) {
+		for _, budget := range []int64{1 << 30, 1} {
+			s := listen(t, f)
+			r := newRig(t, f, options{relay: relay, forward: s.forwardTo(), config: func(c *config.Config) { c.Stack.TCP.BufferBudget = budget }})
+			grown := func() int64 { s, _ := r.g.Stats(); return s.BufferGrowth }
+			var ends []*conn
+			var after []int64
+			for range 2 {
+				down := r.client.mustDial(s.addr)
+				up := s.accept()
+				go func() { _, _ = up.Write(bytesOf(1, 8<<20)) }()
+				go func() { _, _ = down.Write(bytesOf(2, 8<<20)) }()
+				for _, from := range []io.Reader{up, down} {
+					if _, err := io.CopyN(io.Discard, from, 8<<20); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ends, after = append(ends, down), append(after, grown())
+			}
+			// gVisor has taken a send buffer's first step before anybody is asked.
+			const step = 64 << 10
+			if more := after[1] - after[0]; after[0] == 0 || (budget == 1) != (more < step) {
+				t.Errorf("budget %d: grown by %d with one connection, %d with two", budget, after[0], after[1])
+			}
+			for _, c := range ends {
+				_ = c.Close()
+			}
+			r.cancel()
+			close(r.cut)
+			if err := r.ended(); err != nil {
+				t.Error(err)
+			}
+			if n := grown(); n != 0 {
+				t.Errorf("%d were not given back", n)
+			}
+		}
+	})
+}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -66,6 +68,19 @@ func New(limit int64, u Users) *Pacer {
 
 // Limit is the limit in bytes, 0 if there is none.
 func (p *Pacer) Limit() int64 { return p.limit }
+
+// Share is a quarter of the limit, or of the machine's memory if there is none: what
+// buffers may take.
+func (p *Pacer) Share() int64 {
+	if p.limit > 0 {
+		return p.limit / 4
+	}
+	var s unix.Sysinfo_t
+	if unix.Sysinfo(&s) != nil {
+		return 1 << 30
+	}
+	return int64(s.Totalram) * int64(s.Unit) / 4
+}
 
 // Run sets the pace until ctx is done, and then what it found.
 func (p *Pacer) Run(ctx context.Context) error {

@@ -96,3 +96,13 @@ func TestRun(t *testing.T) {
 		t.Errorf("the percentage stayed at %d", got)
 	}
 }
+
+// TestShare is a quarter of the limit, or of what the machine has.
+func TestShare(t *testing.T) {
+	if got := New(400<<20, Users{}).Share(); got != 100<<20 {
+		t.Errorf("%d of 400 MiB", got)
+	}
+	if p := (&Pacer{}); p.Share() < 64<<20 {
+		t.Errorf("%d of the machine's", p.Share())
+	}
+}

@@ -177,7 +177,7 @@ func (e *Endpoint) admits(pkt *stack.PacketBuffer) (queue uint16, ok bool) {
 	case r.Gone:
 		e.Hurry()
 	case r.Again && r.Verdict == minisock.Pass:
-		e.stalls.add(r.Handle, pkt)
+		e.stalls.add(r.Handle, r.Acked, pkt)
 	}
 	return r.Queue, r.Verdict == minisock.Pass
 }

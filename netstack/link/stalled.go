@@ -15,12 +15,12 @@ import (
 const (
 	// stalledAfter is when a segment that was sent again is asked for. The stack's own
 	// timer begins at 200 ms or a few round trips and doubles; this doubles as well,
-	// each time that the stack has sent, so that a timer that runs comes first.
-	stalledAfter = 3 * time.Second
+	// each time that the stack has sent and nothing came of it, so that a timer that
+	// runs comes first.
+	stalledAfter = 5 * time.Second
 	// stalledTimes is how often it doubles.
 	stalledTimes = 6
-	// stalledLook is how often that is looked at; and when a stalled connection has
-	// still not sent, the next attempt comes.
+	// stalledLook is how often that is looked at.
 	stalledLook = time.Second
 	// stalledMost is how many flows are watched, 100 bytes each.
 	stalledMost = 1 << 16
@@ -39,10 +39,10 @@ type stalls struct {
 
 // resent is the last segment that a flow has sent again.
 type resent struct {
-	end      uint32        // behind it
-	due      time.Duration // by the flows' clock
-	times    uint8         // that it was sent
-	attempts uint8         // to have it sent once more, since
+	end   uint32        // behind it
+	acked uint32        // minisock's Result.Acked
+	due   time.Duration // by the flows' clock
+	times uint8         // that something was sent again, since more was acknowledged
 }
 
 func (s *stalls) init(e *Endpoint) {
@@ -50,7 +50,7 @@ func (s *stalls) init(e *Endpoint) {
 }
 
 // add notes a segment that was sent again. It may be called under the stack's locks.
-func (s *stalls) add(h minisock.Handle, pkt *stack.PacketBuffer) {
+func (s *stalls) add(h minisock.Handle, acked uint32, pkt *stack.PacketBuffer) {
 	tcp := header.TCP(pkt.TransportHeader().Slice())
 	end := tcp.SequenceNumber() + uint32(pkt.Data().Size()) //nolint:gosec // a packet's
 	if uint8(tcp.Flags())&offload.TCPFin != 0 {
@@ -61,11 +61,11 @@ func (s *stalls) add(h minisock.Handle, pkt *stack.PacketBuffer) {
 	r, known := s.flows[h]
 	first := len(s.flows) == 0
 	if known || len(s.flows) < stalledMost {
-		if !known || r.end != end {
-			r = resent{end: end}
+		if !known || r.acked != acked {
+			r = resent{acked: acked}
 		}
-		r.due, r.attempts = now+stalledAfter<<r.times, 0
-		r.times = min(r.times+1, stalledTimes)
+		r.end = end
+		r.again(now)
 		s.flows[h] = r
 	}
 	s.mu.Unlock()
@@ -118,7 +118,7 @@ func (s *stalls) look(due []minisock.Handle) []minisock.Handle {
 	return due
 }
 
-// ask has what is due of a flow sent once more. The stack may do so during the call.
+// ask has what is due of a flow sent once more, which happens during the call.
 func (s *stalls) ask(h minisock.Handle, now time.Duration) {
 	s.mu.Lock()
 	r := s.flows[h]
@@ -126,15 +126,31 @@ func (s *stalls) ask(h minisock.Handle, now time.Duration) {
 	if r.due > now {
 		return
 	}
-	wanted := s.e.flows.Stalled(h, r.end, int(r.attempts))
+	unacked, told := true, true
+	for attempt := 0; unacked && told && attempt < minisock.Attempts && s.is(h, r); attempt++ {
+		unacked, told = s.e.flows.Stalled(h, r.end, attempt)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.flows[h] != r: // it was sent
-	case wanted:
-		r.attempts++
-		s.flows[h] = r
-	default:
+	case !unacked:
 		delete(s.flows, h)
+	default:
+		r.again(now)
+		s.flows[h] = r
 	}
+}
+
+// is reports whether r is still what is known of a flow.
+func (s *stalls) is(h minisock.Handle, r resent) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flows[h] == r
+}
+
+// again sets the time until the next attempt.
+func (r *resent) again(now time.Duration) {
+	r.due = now + stalledAfter<<r.times
+	r.times = min(r.times+1, stalledTimes)
 }

@@ -28,7 +28,7 @@ func (t *Table) Outbound(s *Segment, now time.Duration) (res Result) {
 			break
 		}
 		delays := p.delays(&g)
-		res.Again = p.resends(&g)
+		res.Again, res.Acked = p.resends(&g), p.sndUna
 		why, gone := p.send(&g, now)
 		switch {
 		case why != None:

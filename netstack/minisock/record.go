@@ -85,7 +85,7 @@ type connection struct {
 	state  State
 	tries  uint8 // SYN-ACKs, FINs of an orphan, or probes that were sent
 	flags  flags
-	mss    uint16 // the client's
+	mss    uint16 // the client's, or less: smaller
 	cliWS  uint8  // valid iff withWS
 	ourWS  uint8  // 0 without withWS
 	queue  uint16 // the flow came by it last, and leaves by it

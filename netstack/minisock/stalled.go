@@ -16,17 +16,19 @@ func (p *place) resends(g *segment) bool {
 
 // Stalled is to be called when the stack has sent nothing again, for longer than it
 // ever waits, since a segment which Outbound let pass with Result.Again. If that is
-// not acknowledged, which it reports, the stack is made to send: Sink.Stalled. attempt
-// is how often that has been tried in vain.
-func (t *Table) Stalled(h Handle, end uint32, attempt int) bool {
+// not acknowledged, the stack is made to send, which it does during the call if at all:
+// Sink.Stalled. If that was done and nothing came of it, the next attempt is to follow
+// at once, for each sets the stack's timer anew, should it have one after all; after
+// Attempts there is no sense in more.
+func (t *Table) Stalled(h Handle, end uint32, attempt int) (unacknowledged, told bool) {
 	p, ok := t.resolve(h)
 	if !ok {
-		return false
+		return false, false
 	}
 	var out outcome
-	ok = p.hasEndpoint() && before(p.sndUna, end)
+	unacknowledged = p.hasEndpoint() && before(p.sndUna, end)
 	switch {
-	case !ok || p.cliWnd == 0: // its window is probed, which has a timer
+	case !unacknowledged || p.cliWnd == 0: // its window is probed, which has a timer
 	case p.has(finOut) && p.sndUna == p.finOut-1: // a packet too big it can not be
 		t.count(FinAgain)
 		out.reply = p.fin()
@@ -36,27 +38,32 @@ func (t *Table) Stalled(h Handle, end uint32, attempt int) bool {
 	}
 	p.unlock()
 	t.finish(&out)
-	return ok
+	return unacknowledged, out.mtu != 0
 }
+
+// Attempts is how many calls of Stalled find the smallest segment.
+const Attempts = 16
 
 // leastPayload is what smaller goes down to: with less, a segment is nearly all header.
 const leastPayload = 8
 
 // smaller is an MTU, without IP's header, that the stack has segments above which are
-// as long as they may be, at first, and those of half, a quarter and so on, later. It
-// gets no less than it must, for it will not send more from then on.
+// as long as they may be, at first, and later those of half that and so on. It is no
+// less than it must be, for the stack will not send longer ones from then on.
 func (p *place) smaller(attempt int) uint16 {
 	local := p.t.announced()
-	mss := local.MSS4
+	mss, options := min(local.MSS4, p.mss), p.optionsMost()
 	if k := p.flow(); !k.v4() {
-		mss = local.MSS6
+		mss = min(local.MSS6, p.mss)
 	}
-	mss = min(mss, p.mss)
+	payload := mss - min(mss, options)
 	if attempt == 0 {
-		return tcpHdrLen + mss - 1
+		payload = max(payload, leastPayload+1) - 1
+	} else {
+		payload = max(payload/2, leastPayload)
 	}
-	options := p.optionsMost()
-	return tcpHdrLen + options + max(leastPayload, (mss-min(mss, options))>>min(attempt, 15))
+	p.mss = options + payload
+	return tcpHdrLen + p.mss
 }
 
 // optionsMost is how much of a segment the stack sets apart for options: timestamps,

@@ -66,18 +66,18 @@ func TestStalled(t *testing.T) {
 		c.out(p, seg{flags: ack, seq: stackISN + 1, ack: c.nxt, wnd: 900, data: 100})
 		end := c.isn + 101
 		for n := range 10 {
-			if !c.t.Stalled(c.h, end, n) {
-				t.Fatal("not wanted")
+			if unacked, told := c.t.Stalled(c.h, end, n); !unacked || !told {
+				t.Fatal("not told")
 			}
 		}
-		want := []uint16{1419, 740, 400, 230, 145, 102, 81, 70, 68, 68} // the client's MSS is 1400, 40 of it for options
+		want := []uint16{1419, 739, 399, 229, 144, 102, 81, 70, 68, 68} // the client's MSS is 1400, 40 of it for options
 		if got := c.mtus(); !slices.Equal(got, want) {
 			t.Errorf("told %v, want %v", got, want)
 		}
 
 		res, _ := c.in(p, seg{flags: ack, seq: irs + 1, ack: c.isn + 1, opts: tsOpt(clientTS+9, c.ts)})
 		c.goes(res, false)
-		if !c.t.Stalled(c.h, end, 0) || c.mtus() != nil {
+		if unacked, told := c.t.Stalled(c.h, end, 0); !unacked || told || c.mtus() != nil {
 			t.Error("a closed window is no stall")
 		}
 
@@ -85,16 +85,16 @@ func TestStalled(t *testing.T) {
 		end++
 		res, _ = c.in(p, seg{flags: ack, seq: irs + 1, ack: c.isn + 100, wnd: 500, opts: tsOpt(clientTS+9, c.ts)})
 		c.goes(res, false)
-		if !c.t.Stalled(c.h, end, 0) || len(c.mtus()) != 1 {
+		if unacked, told := c.t.Stalled(c.h, end, 0); !unacked || !told || len(c.mtus()) != 1 {
 			t.Error("a byte is missing before the FIN")
 		}
 		res, _ = c.in(p, seg{flags: ack, seq: irs + 1, ack: c.isn + 101, wnd: 500, opts: tsOpt(clientTS+9, c.ts)})
 		c.goes(res, false)
-		if c.t.Stalled(c.h, end-1, 0) {
+		if unacked, told := c.t.Stalled(c.h, end-1, 0); unacked || told {
 			t.Error("what is acknowledged is wanted")
 		}
 		c.silent()
-		if !c.t.Stalled(c.h, end, 0) || c.mtus() != nil {
+		if unacked, told := c.t.Stalled(c.h, end, 0); !unacked || told || c.mtus() != nil {
 			t.Error("the FIN is to be sent from here")
 		}
 		c.wants(c.reply(), p, fin|ack, end-1, irs+1)
@@ -103,7 +103,7 @@ func TestStalled(t *testing.T) {
 		}
 
 		c.fromClient(rst, 0, 0)
-		if c.t.Stalled(c.h, end, 0) {
+		if unacked, told := c.t.Stalled(c.h, end, 0); unacked || told {
 			t.Error("what is gone is wanted")
 		}
 		c.empty()

@@ -58,6 +58,8 @@ type Result struct {
 	// Again says that the stack has sent what an outbound packet carries before. If
 	// it is not acknowledged, and not sent once more, call Stalled.
 	Again bool
+	// Acked is valid with Again: the client has acknowledged everything before it.
+	Acked uint32
 	// Queue is the one to write an outbound packet to.
 	Queue uint16
 	// Owner is what SetOwner said, 0 if nothing.
