@@ -65,18 +65,23 @@ func hostInterface(s string) error {
 }
 
 // boolean takes true and false. Not yes and on: YAML 1.2 made them plain text.
-func boolean(to *bool) value {
+func boolean(to *bool) value { return truth(to, true) }
+
+// unless is boolean for a field that means the opposite, so that its zero is true.
+func unless(to *bool) value { return truth(to, false) }
+
+func truth(to *bool, yes bool) value {
 	return &scalar[bool]{to, rule[bool]{
 		parse: func(s string) (bool, error) {
 			switch s {
 			case "true":
-				return true, nil
+				return yes, nil
 			case "false":
-				return false, nil
+				return !yes, nil
 			}
 			return false, errors.New("is neither")
 		},
-		format: strconv.FormatBool, allowed: "true or false", tag: "!!bool",
+		format: func(v bool) string { return strconv.FormatBool(v == yes) }, allowed: "true or false", tag: "!!bool",
 	}}
 }
 

@@ -103,7 +103,6 @@ func offloadField(name string, m *tundev.Mode, doc string) field {
 }
 
 func stackFields(o *netstack.Options) []field {
-	tcp := &o.TCP
 	return append([]field{
 		{
 			"stack.max_half_open", number(&o.MaxHalfOpen, 1, math.MaxInt32, ""), fmt.Sprint(netstack.DefaultMaxHalfOpen),
@@ -137,6 +136,11 @@ func stackFields(o *netstack.Options) []field {
 			"stack.pin_readers", boolean(&o.PinReaders), "false",
 			"Keep what reads the device on a processor of its own: the event loop, which reads every queue, on the first; with proxy.relay simple the reader of each queue on another, counted round.",
 		},
+	}, append(tcpFields(&o.TCP), handshakeFields(&o.Handshake)...)...)
+}
+
+func tcpFields(tcp *netstack.TCPOptions) []field {
+	return []field{
 		{
 			"stack.tcp.mss", number(&tcp.MSS, minMSS, maxMSS, "bytes"), "what the device's MTU allows",
 			"Largest segment offered to clients and sent to them, without headers, for paths that carry less than the device. IPv6 goes no lower than 1220.",
@@ -144,6 +148,10 @@ func stackFields(o *netstack.Options) []field {
 		{
 			"stack.tcp.congestion_control", text(&tcp.CongestionControl, "cubic or reno", anyText), "cubic",
 			"Congestion control towards clients: cubic (RFC 9438) or reno (RFC 5681).",
+		},
+		{
+			"stack.tcp.sack", unless(&tcp.NoSACK), "true",
+			"Selective acknowledgements (RFC 2018), both ways, with clients that can (Linux: tcp_sack).",
 		},
 		{
 			"stack.tcp.keepalive_idle", durationOrOff(&tcp.KeepaliveIdle), "10m",
@@ -163,17 +171,25 @@ func stackFields(o *netstack.Options) []field {
 		},
 		{
 			"stack.tcp.receive_buffer", size(&tcp.ReceiveBuffer, minBuffer, maxBuffer), "4MiB",
-			"The most a connection may hold of what the client sent and the upstream has not taken.",
+			"The most a connection may hold of what the client sent and the upstream has not taken (Linux: tcp_rmem, the last one).",
 		},
 		{
 			"stack.tcp.send_buffer", size(&tcp.SendBuffer, minBuffer, maxBuffer), "4MiB",
-			"The most a connection may hold of what the upstream sent and the client has not acknowledged.",
+			"The most a connection may hold of what the upstream sent and the client has not acknowledged (Linux: tcp_wmem, the last one).",
+		},
+		{
+			"stack.tcp.first_receive_buffer", size(&tcp.FirstReceiveBuffer, minBuffer, maxBuffer), "64KiB",
+			"What receive_buffer begins with; half of it is the first window, or 20 segments if that is less (Linux: tcp_rmem, the middle one).",
+		},
+		{
+			"stack.tcp.first_send_buffer", size(&tcp.FirstSendBuffer, minBuffer, maxBuffer), "32KiB",
+			"What send_buffer begins with (Linux: tcp_wmem, the middle one).",
 		},
 		{
 			"stack.tcp.buffer_budget", size(&tcp.BufferBudget, minBudget, maxMemory), "a quarter of memory_limit, or of the machine's memory",
-			"By how much the buffers of all connections may have grown; they begin with 64 KiB from the client and 32 KiB to it. Past it they stay as they are (Linux: tcp_mem).",
+			"By how much the buffers of all connections may have grown since they began. Past it they stay as they are (Linux: tcp_mem).",
 		},
-	}, handshakeFields(&o.Handshake)...)
+	}
 }
 
 func handshakeFields(o *netstack.HandshakeOptions) []field {
@@ -197,7 +213,11 @@ func handshakeFields(o *netstack.HandshakeOptions) []field {
 		},
 		{
 			"stack.handshake.time_wait", duration(&o.TimeWait), "1m",
-			"How long a connection that was closed here first is still answered (RFC 9293). A client may use its ports again at once all the same.",
+			"How long a connection that was closed here first is still answered (RFC 9293).",
+		},
+		{
+			"stack.handshake.reuse_time_wait", unless(&o.NoTimeWaitReuse), "true",
+			"Let a SYN that is newer than a connection in time_wait take its place at once (RFC 6191). false: its client waits (Linux: tcp_tw_reuse, for the other side).",
 		},
 		{
 			"stack.handshake.fin_timeout", duration(&o.FinTimeout), "1m",

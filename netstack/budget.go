@@ -41,7 +41,7 @@ func (c *conn) received(n int) {
 		return
 	}
 	c.ep.ModerateRecvBuf(n)
-	c.receiveGrown.is(&c.s.budget, c.ep.SocketOptions().GetReceiveBufferSize(), firstReceiveBuffer)
+	c.receiveGrown.is(&c.s.budget, c.ep.SocketOptions().GetReceiveBufferSize(), int64(c.s.opts.TCP.FirstReceiveBuffer))
 }
 
 // noteSendBuffer notes what gVisor has made of the send buffer, which follows the
@@ -49,7 +49,7 @@ func (c *conn) received(n int) {
 func (c *conn) noteSendBuffer() {
 	o := c.ep.SocketOptions()
 	size := o.GetSendBufferSize()
-	c.sendGrown.is(&c.s.budget, size, firstSendBuffer)
+	c.sendGrown.is(&c.s.budget, size, int64(c.s.opts.TCP.FirstSendBuffer))
 	if c.sendGrown.Load() > 0 && !c.sendFixed && c.s.budget.spent() {
 		c.sendFixed = true
 		o.SetSendBufferSize(size, true)

@@ -21,7 +21,10 @@ func (s *Stack) FailAttempts(err error) (n int) {
 // SendBuffer is what a connection's send buffer was bounded to, and what it is.
 func SendBuffer(c flow.Conn) (bound, size int64) {
 	cn := c.(*conn)
-	return cn.bulk.Load().size, cn.ep.SocketOptions().GetSendBufferSize()
+	if b := cn.bulk.Load(); b != nil {
+		bound = b.size
+	}
+	return bound, cn.ep.SocketOptions().GetSendBufferSize()
 }
 
 // Bulk is how many flows count as bulk ones.

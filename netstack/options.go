@@ -97,6 +97,9 @@ type HandshakeOptions struct {
 	// TimeWait is how long a connection that was closed here first is answered
 	// (RFC 9293, section 3.6.1). 0 is 60 s.
 	TimeWait time.Duration
+	// NoTimeWaitReuse keeps a tuple for all of TimeWait, instead of letting a SYN
+	// that is newer have it (RFC 6191).
+	NoTimeWaitReuse bool
 	// FinTimeout is how long a closed connection waits for its client to close
 	// (tcp_fin_timeout). 0 is 60 s.
 	FinTimeout time.Duration
@@ -138,6 +141,13 @@ type TCPOptions struct {
 	// 4 MiB.
 	ReceiveBuffer int
 	SendBuffer    int
+	// FirstReceiveBuffer and FirstSendBuffer are what they begin with, the middle
+	// values there. Half of the first is the window that a handshake announces, or
+	// 20 segments if that is less. 0 is 64 KiB and 32 KiB.
+	FirstReceiveBuffer int
+	FirstSendBuffer    int
+	// NoSACK turns selective acknowledgements off (RFC 2018, Linux's tcp_sack).
+	NoSACK bool
 	// BufferBudget bounds by how much the buffers of all connections may have
 	// grown, in bytes, as Linux's tcp_mem. 0 is without bound.
 	BufferBudget int64
@@ -167,6 +177,10 @@ func (o Options) withDefaults() Options {
 	def(&t.UserTimeout, 2*time.Minute)
 	def(&t.ReceiveBuffer, 4<<20)
 	def(&t.SendBuffer, 4<<20)
+	def(&t.FirstReceiveBuffer, 64<<10)
+	def(&t.FirstSendBuffer, 32<<10)
+	t.FirstReceiveBuffer = min(t.FirstReceiveBuffer, t.ReceiveBuffer)
+	t.FirstSendBuffer = min(t.FirstSendBuffer, t.SendBuffer)
 	return o
 }
 
@@ -223,7 +237,12 @@ func (o *TCPOptions) validate(bad func(field, format string, args ...any)) {
 	for _, b := range []struct {
 		name string
 		v    int
-	}{{"tcp.receive_buffer", o.ReceiveBuffer}, {"tcp.send_buffer", o.SendBuffer}} {
+	}{
+		{"tcp.receive_buffer", o.ReceiveBuffer},
+		{"tcp.send_buffer", o.SendBuffer},
+		{"tcp.first_receive_buffer", o.FirstReceiveBuffer},
+		{"tcp.first_send_buffer", o.FirstSendBuffer},
+	} {
 		if b.v != 0 && (b.v < minBuffer || b.v > maxBuffer) {
 			bad(b.name, "%d is not between %d and %d bytes", b.v, minBuffer, maxBuffer)
 		}
@@ -237,7 +256,7 @@ func (o *Options) flows() minisock.Options {
 		Admission: minisock.DialFirst, Overflow: o.Overflow, Backlog: o.MaxHalfOpen,
 		PerSource: o.MaxHalfOpenPerSource, PerDestination: o.MaxHalfOpenPerDestination,
 		SynAckRetries: h.SynAckRetries, HandshakeTimeout: h.Timeout, DialTimeout: h.DialTimeout, DeferAccept: h.DeferAccept,
-		MinMSS: h.MinMSS, TimeWait: h.TimeWait, FinTimeout: h.FinTimeout, OrphanRetries: h.OrphanRetries,
+		MinMSS: h.MinMSS, NoSACK: o.TCP.NoSACK, TimeWait: h.TimeWait, NoTimeWaitReuse: h.NoTimeWaitReuse, FinTimeout: h.FinTimeout, OrphanRetries: h.OrphanRetries,
 		MaxTimeWait: h.MaxTimeWait, MaxOrphans: h.MaxOrphans,
 		ResetRate: h.ResetRate, ChallengeRate: h.ChallengeRate,
 	}

@@ -75,6 +75,7 @@ func ipFrame(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, l4 []byte
 type packet struct {
 	offload.Packet
 	seq, ack uint32
+	window   uint16
 	payload  []byte // behind the transport header
 }
 
@@ -96,7 +97,7 @@ func parse(tb testing.TB, f []byte) packet {
 	}
 	if p.Proto == uint8(header.TCPProtocolNumber) {
 		t := header.TCP(f[p.L3Len:])
-		p.seq, p.ack = t.SequenceNumber(), t.AckNumber()
+		p.seq, p.ack, p.window = t.SequenceNumber(), t.AckNumber(), t.WindowSize()
 	}
 	p.payload = f[p.L3Len+p.L4Len:]
 	return p

@@ -79,3 +79,30 @@ func writeAll(c flow.Conn, b *bell, n int) error {
 	}
 	return nil
 }
+
+// TestFirstBuffers: buffers begin with what is asked for, but not above their bounds, and
+// the first window is half of what there is for the client, or 20 segments.
+func TestFirstBuffers(t *testing.T) {
+	forFamilies(t, func(t *testing.T, tu tuple) {
+		for _, tc := range []struct {
+			tcp    netstack.TCPOptions
+			window uint16
+			send   int64
+		}{
+			{netstack.TCPOptions{}, 20 * 1440, 32 << 10},
+			{netstack.TCPOptions{FirstReceiveBuffer: 16 << 10, FirstSendBuffer: 8 << 10}, 8 << 10, 8 << 10},
+			{netstack.TCPOptions{ReceiveBuffer: 32 << 10, SendBuffer: 16 << 10}, 16 << 10, 16 << 10},
+		} {
+			a := newAcceptor()
+			r := newRig(t, a.handler(), netstack.Options{TCP: tc.tcp})
+			r.send(segment{tuple: tu, flags: syn, seq: 1000}.frame())
+			p := r.recvFlags(tu, syn|ack)
+			r.send(segment{tuple: tu, flags: ack, seq: 1001, ack: p.seq + 1}.frame())
+			c := <-a.conns
+			if _, size := netstack.SendBuffer(c); p.window != tc.window || size != tc.send {
+				t.Errorf("%+v: window %d, send buffer %d; want %d and %d", tc.tcp, p.window, size, tc.window, tc.send)
+			}
+			c.Abort()
+		}
+	})
+}

@@ -133,6 +133,10 @@ func (s *sim) accepted(c *script, conn flow.Conn, err error) {
 		s.logf("%s: accept: %v", c.name, err)
 		return
 	}
+	// What was dialled for a SYN of old may have come to serve the next.
+	if now := s.wire.last[c.flow]; now != nil && now.answer == accept {
+		c = now
+	}
 	p := &player{
 		s: s, c: c, name: c.name + " server", part: c.server, conn: conn,
 		out: c.streams[down], in: c.streams[up], begun: s.clock.elapsed(),

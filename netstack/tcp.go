@@ -17,22 +17,15 @@ import (
 // record has taken over by then, so it is as short as can be.
 const timeWait = time.Millisecond
 
-// A connection's buffers begin small, and grow with what it carries, to the bounds of
-// the config. gVisor announces half of the receive buffer.
-const (
-	firstReceiveBuffer = 64 << 10
-	firstSendBuffer    = 32 << 10
-)
-
 // configureTCP sets the protocol's options.
 func (s *Stack) configureTCP() error {
 	o := s.opts.TCP
-	sack := tcpip.TCPSACKEnabled(true)
+	sack := tcpip.TCPSACKEnabled(!o.NoSACK)
 	cc := tcpip.CongestionControlOption(o.CongestionControl)
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
-	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(firstReceiveBuffer, o.ReceiveBuffer), Max: o.ReceiveBuffer}
-	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: min(firstSendBuffer, o.SendBuffer), Max: o.SendBuffer}
+	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: o.FirstReceiveBuffer, Max: o.ReceiveBuffer}
+	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: o.FirstSendBuffer, Max: o.SendBuffer}
 	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &cc, &wait, &moderate, &rcv, &snd} {
 		if err := s.gv.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
 			return fmt.Errorf("netstack: TCP option %T: %w", opt, translate(err))

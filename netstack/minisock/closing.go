@@ -87,7 +87,7 @@ func (p *place) closed(g *segment, now time.Duration, out *outcome) Result {
 // one's: by its timestamp if both have one (RFC 6191), else by its sequence number
 // (RFC 1122, section 4.2.2.13). A client that closed first knows what it does.
 func (p *place) mayReuse(g *segment) bool {
-	if p.old(g) {
+	if p.old(g) || p.t.o.NoTimeWaitReuse && p.state == TimeWait {
 		return false
 	}
 	newer := g.ts != 0 && p.has(withTS) && before(p.tsRecent, g.tsVal())

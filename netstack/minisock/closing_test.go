@@ -206,6 +206,23 @@ func TestReuse(t *testing.T) {
 	})
 }
 
+// TestNoReuse: where tuples are not to be used again, a newer SYN waits as well.
+func TestNoReuse(t *testing.T) {
+	families(t, func(t *testing.T, p pair) {
+		r := newRig(t, func(o *Options) { o.NoTimeWaitReuse = true })
+		life(r, p)
+		o := SYNOptions{MSS: 1400, WindowScale: 8, SACK: true, TS: true, TSVal: clientTS + 1000}
+		res, _ := r.in(p, seg{flags: syn, seq: irs + 1<<20, wnd: 65000, opts: o.append(nil)})
+		r.verdict(res, Dropped, TimeWaitStray)
+		if g := r.reply(); g.flags != ack {
+			t.Errorf("answered %+v", g)
+		}
+		r.tick(time.Minute)
+		r.empty()
+		r.open(p)
+	})
+}
+
 // TestLingerReuse: who closed first may come back at once, with any number.
 func TestLingerReuse(t *testing.T) {
 	c := newRig(t, nil).open(flow4).establish()

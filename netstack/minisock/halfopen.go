@@ -43,6 +43,7 @@ func (p *place) newFlow(g *segment, isn uint32, now time.Duration, out *outcome)
 // size of who does not say it (section 3.7.1).
 func (t *Table) readSYN(g *segment) SYNOptions {
 	o := ReadSYN(g.tcp)
+	o.SACK = o.SACK && !t.o.NoSACK
 	switch {
 	case o.MSS == 0 && g.key.v4():
 		o.MSS = 536

@@ -462,3 +462,26 @@ func TestUnknown(t *testing.T) {
 		r.empty()
 	})
 }
+
+// TestNoSACK: what is not to be agreed on is neither offered nor taken, by a record or a
+// cookie.
+func TestNoSACK(t *testing.T) {
+	families(t, func(t *testing.T, p pair) {
+		for _, cookies := range []bool{false, true} {
+			r := newRig(t, func(o *Options) {
+				o.NoSACK = true
+				o.Admission, o.AlwaysCookies = DialAfter, cookies
+			})
+			c := r.open(p)
+			if c.synAck.syn.SACK {
+				t.Errorf("cookies %v: offered", cookies)
+			}
+			c.establish()
+			if q, _ := r.t.resolve(c.h); q.has(withSACK) {
+				t.Errorf("cookies %v: taken", cookies)
+			} else {
+				q.unlock()
+			}
+		}
+	})
+}

@@ -87,8 +87,14 @@ type Options struct {
 	// is 64, which is also the most.
 	MaxHeld int
 
+	// NoSACK keeps selective acknowledgements from being agreed on (RFC 2018).
+	NoSACK bool
+
 	// TimeWait is RFC 9293's, Linux's TCP_TIMEWAIT_LEN. 0 is 60 s.
 	TimeWait time.Duration
+	// NoTimeWaitReuse keeps a tuple for all of TimeWait, whoever comes (RFC 6191
+	// lets a newer SYN have it).
+	NoTimeWaitReuse bool
 	// Linger is how long a connection that its client closed first is still
 	// answered. 0 is 1 s.
 	Linger time.Duration
