@@ -185,3 +185,43 @@ func TestStalled(t *testing.T) {
 		}
 	})
 }
+
+// TestStepwise: of a flow that has lost something the stack sees each segment's ACK by
+// itself, however many the client acknowledges at once.
+func TestStepwise(t *testing.T) {
+	forFamilies(t, func(t *testing.T, tu tuple) {
+		a := newAcceptor()
+		r := newRig(t, a.handler(), netstack.Options{})
+		c := r.client(a, tu)
+		next, seen := uint32(0), func() uint64 { return r.s.Stats().TCP.SegmentsReceived }
+		write := func(n int) uint32 {
+			if m, err := c.conn.WriteFrom(bytes.NewReader(make([]byte, n))); m != int64(n) || err != nil {
+				t.Fatal(m, err)
+			}
+			p := r.recv("data", func(p packet) bool { return len(p.payload) > 0 && (next == 0 || p.seq == next) })
+			next = p.seq + uint32(len(p.payload))
+			return p.seq
+		}
+		acks := func() uint64 {
+			before := seen()
+			r.send(segment{tuple: c.tuple, flags: ack, seq: c.seq, ack: next}.frame())
+			r.eventually("the ACK", func() bool { return seen() > before })
+			return seen() - before
+		}
+		const size = 4 * 1220 // the client says no MSS: 1220, or 536
+		write(size)
+		if n := acks(); n != 1 {
+			t.Errorf("%d ACKs where nothing was lost", n)
+		}
+		// It goes on for 256 ACKs on average, so one may be the last.
+		most := uint64(0)
+		for range 4 {
+			first := write(size)
+			r.recv("it again", func(p packet) bool { return len(p.payload) > 0 && p.seq == first })
+			most = max(most, acks())
+		}
+		if most < 4 {
+			t.Errorf("%d ACKs at most, want 4", most)
+		}
+	})
+}

@@ -134,7 +134,7 @@ func (s *sim) accepted(c *script, conn flow.Conn, err error) {
 		return
 	}
 	// What was dialled for a SYN of old may have come to serve the next.
-	if now := s.wire.last[c.flow]; now != nil && now.answer == accept {
+	if now := s.wire.last[c.flow]; len(c.accepted) > 0 && now != nil && now.answer == accept {
 		c = now
 	}
 	p := &player{

@@ -53,8 +53,10 @@
 // end connections, each thirty times the work of reading a frame, are kept for later
 // (later.go).
 //
-// A flow whose stack has sent something for the second time is looked at now and then
-// until that is acknowledged (stalled.go), for gVisor can forget to send it a third.
+// The ACKs of a flow that loses packets are shown to the stack a segment at a time
+// (stepwise.go). A flow whose stack has sent something for the second time is looked at
+// now and then until that is acknowledged (stalled.go), for gVisor can forget to send
+// it a third.
 //
 // CapabilityLoopback is what lets one IPv4 address with prefix length 0 stand for
 // every destination at a cost that does not grow with their number. It also turns

@@ -56,6 +56,9 @@ func (q *queue) judgeTCP(p *offload.Packet, head []byte) (minisock.Result, bool)
 	}
 	switch r.Verdict {
 	case minisock.Pass, minisock.Hold:
+		if r.Step > 0 {
+			q.stepwise(p, head[:p.L3Len+p.L4Len], &r)
+		}
 		return r, true
 	case minisock.Dial:
 		q.e.owner.Dial(r, p)

@@ -170,6 +170,7 @@ func (t *Table) Ready(h Handle, now time.Duration) (ok, gone bool) {
 	}
 	p.disarm()
 	p.tries = 0
+	p.flags &^= lossy
 	p.setState(Established)
 	if p.flags&(finIn|finOut) != 0 {
 		gone = p.progress(now)

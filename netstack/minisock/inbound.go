@@ -16,7 +16,11 @@ func (t *Table) Inbound(s *Segment, now time.Duration) (res Result) {
 	p.lookup(t, &g.key)
 	if p.record != nil && p.hasEndpoint() && g.flags&(syn|rst) == 0 && p.flaw(&g, now) == None {
 		res = p.pass()
+		was := p.sndUna
 		res.Gone = p.receive(&g, now)
+		if p.record != nil && p.flags&lossy != 0 {
+			p.steps(&g, p.sndUna-was, &res)
+		}
 		p.unlock()
 		return res
 	}

@@ -28,7 +28,10 @@ func (t *Table) Outbound(s *Segment, now time.Duration) (res Result) {
 			break
 		}
 		delays := p.delays(&g)
-		res.Again, res.Acked = p.resends(&g), p.sndUna
+		if p.resends(&g) {
+			p.flags |= lossy
+			res.Again, res.Acked = true, p.sndUna
+		}
 		why, gone := p.send(&g, now)
 		switch {
 		case why != None:

@@ -57,7 +57,7 @@ const (
 	live                       // seqD and tsD are deltas: the stack's segments pass
 	swallow                    // the stack's ACK of the synthetic SYN-ACK is to come
 	orphan                     // no endpoint, no owner: the record closes the connection
-	deferred                   // handshake done, waits for data (TCP_DEFER_ACCEPT)
+	deferred                   // handshake done, waits for data (TCP_DEFER_ACCEPT); later: lossy
 	undefer                    // it waited long enough
 	shares                     // counted in the half-open shares
 	served                     // by an endpoint: connected, and no orphan

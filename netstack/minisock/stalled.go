@@ -51,19 +51,24 @@ const leastPayload = 8
 // as long as they may be, at first, and later those of half that and so on. It is no
 // less than it must be, for the stack will not send longer ones from then on.
 func (p *place) smaller(attempt int) uint16 {
-	local := p.t.announced()
-	mss, options := min(local.MSS4, p.mss), p.optionsMost()
-	if k := p.flow(); !k.v4() {
-		mss = min(local.MSS6, p.mss)
-	}
-	payload := mss - min(mss, options)
+	payload := p.payloadMost()
 	if attempt == 0 {
 		payload = max(payload, leastPayload+1) - 1
 	} else {
 		payload = max(payload/2, leastPayload)
 	}
-	p.mss = options + payload
+	p.mss = p.optionsMost() + payload
 	return tcpHdrLen + p.mss
+}
+
+// payloadMost is how long the stack's segments are that are as long as they may be.
+func (p *place) payloadMost() uint16 {
+	local := p.t.announced()
+	mss, options := min(local.MSS4, p.mss), p.optionsMost()
+	if k := p.flow(); !k.v4() {
+		mss = min(local.MSS6, p.mss)
+	}
+	return mss - min(mss, options)
 }
 
 // optionsMost is how much of a segment the stack sets apart for options: timestamps,

@@ -60,6 +60,11 @@ type Result struct {
 	Again bool
 	// Acked is valid with Again: the client has acknowledged everything before it.
 	Acked uint32
+	// Step, if not 0, is in what steps, of bytes, the stack is to be shown the ACK of an
+	// inbound packet, by others before it; it acknowledges Fresh bytes more than the
+	// last.
+	Step  uint16
+	Fresh uint32
 	// Queue is the one to write an outbound packet to.
 	Queue uint16
 	// Owner is what SetOwner said, 0 if nothing.
