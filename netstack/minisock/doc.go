@@ -87,6 +87,13 @@
 // before it acknowledged: [Table.Orphan]. The record then waits for the client's FIN,
 // or repeats ours, within bounds of time and number.
 //
+// # Losses
+//
+// Retransmission is the stack's. Two faults of gVisor's are made up for from outside,
+// since a record sees both sides: a flow that lost something lately shows it each
+// segment's ACK by itself (lossy.go), and one whose stack has forgotten to send again is
+// made to ([Table.Stalled]).
+//
 // # Silent clients
 //
 // A client that has been silent for [Options].KeepaliveIdle, and owes no
