@@ -13,24 +13,25 @@ type budget struct {
 // spent reports whether nothing is left, when no buffer grows.
 func (b *budget) spent() bool { return b.limit > 0 && b.used.Load() >= b.limit }
 
-// grown is by how much a buffer of one connection has grown; ended if that is over.
-type grown struct{ atomic.Int64 }
+// grown is by how much a buffer of one connection has grown, in bytes, of which maxBuffer
+// is the most; ended if that is over.
+type grown struct{ atomic.Int32 }
 
 const ended = -1
 
 // is notes the size of a buffer that began with first. One goroutine may call it, and
 // another end.
 func (g *grown) is(b *budget, size, first int64) {
-	was, now := g.Load(), max(0, size-first)
+	was, now := g.Load(), int32(min(max(0, size-first), maxBuffer))
 	if was != now && was != ended && g.CompareAndSwap(was, now) {
-		b.used.Add(now - was)
+		b.used.Add(int64(now - was))
 	}
 }
 
 // end gives back what the buffer had.
 func (g *grown) end(b *budget) {
 	if was := g.Swap(ended); was > 0 {
-		b.used.Add(-was)
+		b.used.Add(-int64(was))
 	}
 }
 
