@@ -216,6 +216,9 @@ proxy:
 	{"a list open", "device:\n  routes: [10.0.0.0/8,\nstack: {}\n", `
 3:1: a list that begins with [ is not closed; separate its items with commas, and end it with ]
 `},
+	{"a block closed twice", "device: {offload: {tso4: auto}, tso6: off}}\nproxy: {}\n", `
+1:1: a } or ] too many; remove it
+`},
 	{"a node that is none", "device:\n  routes: [::1]\n", `
 2:3: a value that YAML does not read as text here; quote it
 `},

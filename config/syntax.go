@@ -74,8 +74,20 @@ func syntaxFaults(src []byte, err error) []Fault {
 	line := failingLine(src, lines, err)
 	text := lines[line-1]
 	column := 1 + len(text) - len(bytes.TrimLeft(text, " "))
-	return []Fault{{Line: line, Column: column, Message: plainSyntax(complaint(err))}}
+	message := plainSyntax(complaint(err))
+	if message == misaligned && closesTooMuch(text) {
+		message = "a } or ] too many; remove it"
+	}
+	return []Fault{{Line: line, Column: column, Message: message}}
 }
+
+// closesTooMuch reports whether a line ends more blocks and lists in brackets than it
+// begins, which yaml.v3 takes for a field in the wrong place.
+func closesTooMuch(text []byte) bool {
+	return bytes.Count(text, []byte("}")) > bytes.Count(text, []byte("{")) || bytes.Count(text, []byte("]")) > bytes.Count(text, []byte("["))
+}
+
+const misaligned = "this does not line up with what is above; indent fields of one block alike, with spaces"
 
 var syntaxError = regexp.MustCompile(`^yaml: (?:line \d+: )?`)
 
@@ -126,7 +138,7 @@ func tabFaults(lines [][]byte) []Fault {
 func plainSyntax(message string) string {
 	for _, known := range [][2]string{
 		{"mapping values are not allowed", "a colon is not expected here; indent fields of one block alike, and quote text that holds a colon and a space"},
-		{"did not find expected key", "this does not line up with what is above; indent fields of one block alike, with spaces"},
+		{"did not find expected key", misaligned},
 		{"could not find expected ':'", "a field without a colon; write name: value"},
 		{"did not find expected '-' indicator", "this does not line up with the list above; indent its items alike"},
 		{"did not find expected ',' or ']'", "a list that begins with [ is not closed; separate its items with commas, and end it with ]"},
