@@ -79,7 +79,7 @@ func (s *stalls) add(h minisock.Handle, acked uint32, pkt *stack.PacketBuffer) {
 
 // run looks at the flows until ctx is done.
 func (s *stalls) run(ctx context.Context) {
-	timer := s.e.NewTimer(time.Hour)
+	timer := s.e.NewTimer(stalledLook) // there may be some from before the device was made again
 	defer timer.Stop()
 	var due []minisock.Handle
 	for {
