@@ -34,7 +34,7 @@ type outcome struct {
 func runClients(addr string, n int, span time.Duration, first netip.Addr) error {
 	var out outcome
 	attempts := make([]attempt, n)
-	standing, err := new(net.Dialer).DialContext(context.Background(), "tcp4", addr)
+	standing, err := new(net.Dialer).DialContext(context.Background(), "tcp", addr)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func connect(from netip.Addr, addr string) (a attempt) {
 	if from.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
-	c, err := d.DialContext(context.Background(), "tcp4", addr)
+	c, err := d.DialContext(context.Background(), "tcp", addr)
 	a.Connect = time.Since(start)
 	if err == nil {
 		err = echo(c)
@@ -104,7 +104,7 @@ func echo(c net.Conn) error {
 
 // runServer echoes for ever.
 func runServer(addr string) error {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,8 @@
 //	go run ./bench/flood -seconds 5
 //	go run ./bench/flood -configs examples/echo.yaml -floods syn,trickle
 //
-// The floods are SYNs at full rate, the same with strangers for clients, SYNs at 50 a
+// The floods are SYNs at full rate, the same over IPv6 (by this program itself, since
+// hping3 has no IPv6), the same with strangers for clients, SYNs at 50 a
 // second, and ACKs, RSTs, FINs and data of no connection at full rate. Their sources
 // are 4096 addresses of 198.19.0.0/16, drawn at random for each packet by a rule of
 // nftables in the namespace: hping3's own --rand-source would draw martians too, and

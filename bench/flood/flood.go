@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
 	"regexp"
@@ -21,6 +22,7 @@ type kind struct {
 	// strangers says that no two clients have the same address, so that nobody
 	// has been served before.
 	strangers bool
+	six       bool // over IPv6, by this program itself
 }
 
 // floods are all of them.
@@ -29,6 +31,7 @@ func floods() []kind {
 	return []kind{
 		{name: "syn", flags: []string{"-S", "--flood"}, rate: "full"},
 		{name: "strangers", flags: []string{"-S", "--flood"}, rate: "full", strangers: true},
+		{name: "syn6", rate: "full", six: true},
 		{name: "trickle", flags: []string{"-S", "-i", "u" + trickle}, rate: "50/s"},
 		{name: "ack", flags: []string{"-A", "--flood"}, rate: "full"},
 		{name: "rst", flags: []string{"-R", "--flood"}, rate: "full"},
@@ -65,7 +68,10 @@ func spoof(ns *testutil.Namespace) error {
 }
 
 // start starts the flood; it goes on until it is stopped.
-func (k kind) start(ns *testutil.Namespace, addr, port string) (*testutil.Process, error) {
+func (k kind) start(ns *testutil.Namespace, self, addr, port string) (*testutil.Process, error) {
+	if k.six {
+		return ns.Start(exec.Command(self, "-role", "sender", "-addr", net.JoinHostPort(addr, port)))
+	}
 	args := append([]string{"-q", "-n", "-I", testutil.TunName, "-a", floodSource, "-p", port}, k.flags...)
 	return ns.Start(exec.Command("hping3", append(args, addr)...))
 }

@@ -32,7 +32,7 @@ func main() {
 	addr := flag.String("addr", "", "role: where to connect or to listen")
 	from := flag.String("from", "", "role: the first client's own address, if each is to have another")
 	configs := flag.String("configs", "examples/echo.yaml,examples/direct.yaml", "configs of the gateway, comma separated")
-	kinds := flag.String("floods", "syn,strangers,trickle,ack,rst,fin,data", "floods, comma separated")
+	kinds := flag.String("floods", "syn,syn6,strangers,trickle,ack,rst,fin,data", "floods, comma separated")
 	flag.IntVar(&o.seconds, "seconds", 60, "length of each flood")
 	flag.IntVar(&o.clients, "clients", 200, "real clients, evenly spread over it")
 	flag.DurationVar(&o.after, "after", 15*time.Second, "when to look at memory again: past the handshake's timeout")
@@ -47,6 +47,11 @@ func main() {
 	case "clients":
 		first, _ := netip.ParseAddr(*from)
 		err = runClients(*addr, o.clients, time.Duration(o.seconds)*time.Second, first)
+	case "sender":
+		var to netip.AddrPort
+		if to, err = netip.ParseAddrPort(*addr); err == nil {
+			err = runSender(to)
+		}
 	case "server":
 		err = runServer(*addr)
 	default:

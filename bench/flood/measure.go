@@ -18,8 +18,24 @@ import (
 
 const echoPort = "7"
 
-// echoTarget is an address behind the device of examples/echo.yaml.
-var echoTarget = netip.MustParseAddr("198.18.0.7")
+// echoTarget and echoTarget6 are addresses behind the device of examples/echo.yaml.
+var (
+	echoTarget  = netip.MustParseAddr("198.18.0.7")
+	echoTarget6 = netip.MustParseAddr("fd00:18::7")
+)
+
+// target is whom the clients connect to, and the flood is for.
+func target(k kind, echo bool) netip.Addr {
+	switch {
+	case echo && k.six:
+		return echoTarget6
+	case echo:
+		return echoTarget
+	case k.six:
+		return testutil.ServerV6
+	}
+	return testutil.ServerV4
+}
 
 // result is what one flood came to.
 type result struct {
@@ -63,9 +79,9 @@ func (b *bench) measure(config string, k kind) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
-	addr := echoTarget
-	if !strings.Contains(filepath.Base(config), "echo") {
-		addr = testutil.ServerV4
+	echo := strings.Contains(filepath.Base(config), "echo")
+	addr := target(k, echo)
+	if !echo {
 		if err := b.serve(lab, addr); err != nil {
 			return r, err
 		}
@@ -100,7 +116,7 @@ func (b *bench) serve(lab *testutil.Lab, addr netip.Addr) error {
 		if !p.Alive() {
 			return fmt.Errorf("server: %s", p.Stderr)
 		}
-		c, err := lab.Server.Dial("tcp4", listen, time.Second)
+		c, err := lab.Server.Dial("tcp", listen, time.Second)
 		if err == nil {
 			c.Close()
 		}
@@ -114,7 +130,7 @@ func (b *bench) flood(m *meter, addr netip.Addr) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
-	hping, err := r.flood.start(m.lab.Client, addr.String(), echoPort)
+	hping, err := r.flood.start(m.lab.Client, b.self, addr.String(), echoPort)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (r *result) unmet(o options) []string {
 	if r.peak-r.before > goalMemory {
 		bad = append(bad, "memory")
 	}
-	if !slices.Contains(r.flood.flags, "-S") && r.replyRate(o) > goalReplies {
+	if syns := r.flood.six || slices.Contains(r.flood.flags, "-S"); !syns && r.replyRate(o) > goalReplies {
 		bad = append(bad, "replies")
 	}
 	return bad
