@@ -33,17 +33,20 @@ type segment struct {
 	tuple
 	flags    header.TCPFlags
 	seq, ack uint32
+	opts     []byte // a multiple of 4
 	payload  []byte
 }
 
 // frame encodes s with a full checksum behind an empty virtio_net_hdr.
 func (s segment) frame() []byte {
-	l4 := make([]byte, header.TCPMinimumSize+len(s.payload))
+	head := header.TCPMinimumSize + len(s.opts)
+	l4 := make([]byte, head+len(s.payload))
 	header.TCP(l4).Encode(&header.TCPFields{
 		SrcPort: s.src.Port(), DstPort: s.dst.Port(), SeqNum: s.seq, AckNum: s.ack,
-		DataOffset: header.TCPMinimumSize, Flags: s.flags, WindowSize: 65535,
+		DataOffset: uint8(head), Flags: s.flags, WindowSize: 65535,
 	})
-	copy(l4[header.TCPMinimumSize:], s.payload)
+	copy(l4[header.TCPMinimumSize:], s.opts)
+	copy(l4[head:], s.payload)
 	return ipFrame(s.src.Addr(), s.dst.Addr(), header.TCPProtocolNumber, l4, header.TCPChecksumOffset)
 }
 

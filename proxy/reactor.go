@@ -16,7 +16,8 @@ import (
 // runtime timer belongs to a connection, be it being dialled or open.
 type reactor struct {
 	*direct
-	loop *loop.Loop
+	loop  *loop.Loop
+	began time.Time // what flows' times are since
 
 	// The loop's own.
 	scratch  [smallRead]byte
@@ -42,7 +43,7 @@ func NewOnLoop(o Options, l *loop.Loop, trace func(Record)) (Handler, error) {
 	}
 	d := h.(*direct) // there is no third
 	d.udp.loop, d.udp.shared = l, true
-	re := &reactor{direct: d, loop: l}
+	re := &reactor{direct: d, loop: l, began: time.Now()}
 	re.flows.prev, re.flows.next = &re.flows, &re.flows
 	re.ended.Init(loop.RunnerFunc(re.endDials))
 	return re, nil
@@ -55,31 +56,31 @@ func (re *reactor) HandleTCP(ctx context.Context, req flow.Request) {
 
 // StartTCP implements flow.Starter.
 func (re *reactor) StartTCP(ctx context.Context, req flow.LaterRequest) {
-	f := &reactorFlow{re: re, ctx: ctx, req: req, fd: -1, rec: Record{ID: req.ID()}, start: time.Now()}
+	f := &reactorFlow{re: re, ctx: re.watch(ctx), opening: &opening{req: req}, fd: -1, start: time.Since(re.began)}
 	f.task.Init(f)
 	f.source.Init(f)
 	f.timer.Init(f)
-	re.watch(ctx)
 	if !re.loop.Post(&f.task) {
 		req.Refuse()
 	}
 }
 
 // watch lets the end of ctx, which is the same for all flows of a stack, end the
-// dials under way.
-func (re *reactor) watch(ctx context.Context) {
+// dials under way, and returns where it is kept.
+func (re *reactor) watch(ctx context.Context) *context.Context {
 	if known := re.watched.Load(); known != nil && *known == ctx {
-		return
+		return known
 	}
 	re.watched.Store(&ctx)
 	context.AfterFunc(ctx, func() { re.loop.Post(&re.ended) })
+	return &ctx
 }
 
 // endDials gives up the dials for stacks that have ended.
 func (re *reactor) endDials() {
 	for f := re.flows.next; f != &re.flows; {
 		next := f.next
-		if f.state == flowDialling && f.ctx.Err() != nil {
+		if f.state == flowDialling && (*f.ctx).Err() != nil {
 			f.endDial(context.Canceled)
 		}
 		f = next
@@ -92,7 +93,7 @@ func (re *reactor) Run(ctx context.Context) error {
 	var done sync.WaitGroup
 	done.Add(1)
 	var task loop.Task
-	task.Init(loop.RunnerFunc(func() {
+	task.Init(loop.RunnerFunc(func() { //nolint:contextcheck // a flow has the stack's
 		defer done.Done()
 		re.stopping = true
 		for f := re.flows.next; f != &re.flows; f = re.flows.next {
@@ -131,35 +132,36 @@ func (f *reactorFlow) stop() {
 func (f *reactorFlow) dial() {
 	f.link()
 	d := f.re.direct
-	to, err := d.admit(f.rec.ID)
-	f.rec.Upstream = to
+	to, err := d.admit(f.opening.req.ID())
+	f.upstream = to
 	switch {
-	case f.re.stopping, f.ctx.Err() != nil:
+	case f.re.stopping, (*f.ctx).Err() != nil:
 		f.dialled(context.Canceled)
 		return
 	case err != nil:
-		f.rec.Result = DialDenied
-		f.fail(err)
+		f.fail(DialDenied, err)
 		return
 	}
-	if f.fd, err = d.dial.plainSocket(to, unix.SOCK_STREAM); err == nil {
-		err = beginConnect(f.fd, to)
+	fd, err := d.dial.plainSocket(to, unix.SOCK_STREAM)
+	f.fd = int32(fd) //nolint:gosec // the kernel's int
+	if err == nil {
+		err = beginConnect(fd, to)
 	}
 	if err != nil {
 		f.dialled(err)
 		return
 	}
-	if done, err := connected(f.fd); done {
+	if done, err := connected(fd); done {
 		f.dialled(err)
 		return
 	}
-	if f.local, err = localAddress(f.fd); err != nil {
+	if f.opening.local, err = localAddress(fd); err != nil {
 		f.dialled(err)
 		return
 	}
 	f.state = flowDialling
-	d.dial.own.add(f.local)
-	if f.re.loop.Add(&f.source, f.fd, unix.EPOLLOUT) != nil {
+	d.dial.own.add(f.opening.local)
+	if f.re.loop.Add(&f.source, fd, unix.EPOLLOUT) != nil {
 		f.endDial(unix.ENOMEM) // epoll(7)'s only failure that is not a bug of ours
 		return
 	}
@@ -170,30 +172,29 @@ func (f *reactorFlow) dial() {
 func (f *reactorFlow) endDial(err error) {
 	f.re.loop.Stop(&f.timer)
 	f.re.loop.Remove(&f.source)
-	f.re.direct.dial.own.remove(f.local)
+	f.re.direct.dial.own.remove(f.opening.local)
 	f.dialled(err)
 }
 
 // dialled goes on with the socket's fate.
 func (f *reactorFlow) dialled(err error) {
-	f.rec.Result = dialResult(err)
+	result := dialResult(err)
 	if err != nil {
-		f.fail(err)
+		f.fail(result, err)
 		return
 	}
-	f.re.tcp.dials[f.rec.Result].Add(1)
+	f.re.tcp.dials[result].Add(1)
 	f.state = flowAccepting
-	f.req.AcceptLater(f.accepted)
+	f.opening.req.AcceptLater(f.accepted)
 }
 
 // fail ends a flow that has no upstream.
-func (f *reactorFlow) fail(err error) {
-	f.re.tcp.dials[f.rec.Result].Add(1)
+func (f *reactorFlow) fail(result DialResult, err error) {
+	f.re.tcp.dials[result].Add(1)
 	f.giveUp()
-	f.rec.Err = err
-	f.rec.Duration = time.Since(f.start)
-	f.re.answerFailure(f.req, f.rec.Result)
-	f.re.trace(f.rec)
+	req := f.opening.req
+	f.re.answerFailure(req, result)
+	f.re.trace(Record{ID: req.ID(), Upstream: f.upstream, Result: result, Err: err, Duration: f.now()})
 }
 
 // giveUp forgets a flow that never opened.
@@ -205,7 +206,7 @@ func (f *reactorFlow) giveUp() {
 
 // accepted takes the client's connection, on whatever goroutine.
 func (f *reactorFlow) accepted(c flow.Conn, err error) {
-	f.offer.Store(&offer{c, err})
+	f.opening.offer.Store(&offer{c, err})
 	if !f.re.loop.Post(&f.task) && c != nil {
 		c.Abort()
 	}
@@ -219,13 +220,13 @@ type offer struct {
 
 // take opens the flow with the client's connection, if there is one.
 func (f *reactorFlow) take() {
-	o := f.offer.Swap(nil)
+	o := f.opening.offer.Swap(nil)
 	switch {
 	case o == nil:
 	case o.err != nil:
 		f.giveUp()
 	default:
-		f.conn, f.req = o.conn, nil // which is memory
+		f.conn, f.opening = o.conn, nil
 		f.re.tcp.begin()
 		f.open()
 	}
@@ -236,9 +237,9 @@ func (f *reactorFlow) closeSocket(abort bool) {
 		return
 	}
 	if abort {
-		_ = resetOnClose(f.fd)
+		_ = resetOnClose(int(f.fd))
 	}
-	_ = unix.Close(f.fd)
+	_ = unix.Close(int(f.fd))
 	f.fd = -1
 	f.re.dial.files.freed()
 }

@@ -31,22 +31,20 @@ const (
 const stepBytes = 256 << 10
 
 // reactorFlow is all that an open connection owns besides the stack's endpoint and
-// its socket.
+// its socket, in 256 bytes.
 type reactorFlow struct {
-	re     *reactor
-	ctx    context.Context   //nolint:containedctx // the stack's, for the reason of an end
-	req    flow.LaterRequest // nil from flowOpen on
-	conn   flow.Conn         // valid from flowOpen on
-	task   loop.Task
-	source loop.Source
-	timer  loop.Timer
+	re      *reactor
+	ctx     *context.Context // the stack's, for the reason of an end
+	opening *opening         // nil from flowOpen on
+	conn    flow.Conn        // valid from flowOpen on
+	task    loop.Task
+	source  loop.Source
+	timer   loop.Timer
 
 	prev, next *reactorFlow // ring of all flows
 
-	fd    int
+	fd    int32
 	state flowState
-	local netip.AddrPort // valid iff state is flowDialling: the socket's own
-	offer atomic.Pointer[offer]
 
 	// What edge-triggered epoll said last and nothing has disproved since.
 	readable, writable, hangup bool
@@ -56,17 +54,43 @@ type reactorFlow struct {
 	reset bool // a write to the socket was told of a reset
 	bulk  bool // the last read of the socket was a full one
 
+	held     *held // nil while nothing ever was
+	upstream netip.AddrPort
+	up, down uint64 // payload bytes
+
+	start time.Duration // since the reactor began
+	// Times since start.
+	last time.Duration // when bytes last moved
+	due  time.Duration // of timer, never if it is not set
+}
+
+// opening is what a flow has besides until it is open.
+type opening struct {
+	req   flow.LaterRequest
+	local netip.AddrPort // valid iff state is flowDialling: the socket's own
+	offer atomic.Pointer[offer]
+}
+
+// held is what a flow has besides once a side has not taken all.
+type held struct {
 	unsent []byte // taken from the client, not yet by the socket
 	stash  []byte // read from the socket, not yet taken by the client
-	rec    Record
-	start  time.Time
 
-	// Times since start.
-	last      time.Duration // when bytes last moved
+	// Times since the flow's start.
 	upSince   time.Duration // valid iff upFull: when the socket last took any
 	downSince time.Duration // valid iff downFull: when the client last took any
-	due       time.Duration // of timer, never if it is not set
 	upQueue   int64         // valid iff upFull: what the socket held then
+}
+
+// sock is the socket's descriptor, as system calls have it.
+func (f *reactorFlow) sock() uintptr { return uintptr(f.fd) } //nolint:gosec // an open one is not negative
+
+// hold returns what the flow holds, to be added to.
+func (f *reactorFlow) hold() *held {
+	if f.held == nil {
+		f.held = &held{}
+	}
+	return f.held
 }
 
 // Notify implements flow.Notifier. It runs under the stack's locks.
@@ -83,7 +107,10 @@ func (f *reactorFlow) RunTask() {
 	case flowOpen:
 		f.step()
 	case flowDead:
-		if o := f.offer.Swap(nil); o != nil && o.conn != nil {
+		if f.opening == nil {
+			return
+		}
+		if o := f.opening.offer.Swap(nil); o != nil && o.conn != nil {
 			o.conn.Abort()
 		}
 	case flowDialling:
@@ -112,7 +139,7 @@ func (f *reactorFlow) HandleEvents(ev uint32) {
 
 // decide ends the dial if the kernel has decided it.
 func (f *reactorFlow) decide() {
-	if done, err := connected(f.fd); done {
+	if done, err := connected(int(f.fd)); done {
 		f.endDial(err)
 	}
 }
@@ -130,7 +157,7 @@ func (f *reactorFlow) open() {
 	f.conn.SetNotifier(f)
 	// Edges that are there already are reported by the next epoll_wait.
 	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
-	if err := re.loop.Add(&f.source, f.fd, events); err != nil {
+	if err := re.loop.Add(&f.source, int(f.fd), events); err != nil {
 		f.finish(flow.ReasonError, true)
 		return
 	}
@@ -196,15 +223,15 @@ func (f *reactorFlow) stepUp() {
 			return
 		case w.full:
 			f.writable = false
-			if f.stall(&f.upFull, &f.upSince, sent > 0) {
-				f.upQueue = unacknowledged(uintptr(f.fd))
+			if h := f.hold(); f.stall(&f.upFull, &h.upSince, sent > 0) {
+				h.upQueue = unacknowledged(f.sock())
 			}
 			return
 		case errors.Is(err, flow.ErrWouldBlock):
 			f.upFull = false
 			return
 		case errors.Is(err, io.EOF):
-			_ = unix.Shutdown(f.fd, unix.SHUT_WR)
+			_ = unix.Shutdown(int(f.fd), unix.SHUT_WR)
 			f.endHalf(&f.upDone)
 			return
 		case err != nil:
@@ -223,31 +250,34 @@ func (f *reactorFlow) stepUp() {
 // socket did not take is either still there or left behind.
 func (f *reactorFlow) sendOnce() (n int64, err error) {
 	w := &f.re.writer
-	w.begin(uintptr(f.fd), f.unsent)
-	f.unsent = nil
+	var left []byte
+	if h := f.held; h != nil {
+		left, h.unsent = h.unsent, nil
+	}
+	w.begin(f.sock(), left)
 	if w.flush() {
 		n, err = f.conn.ReadTo(w)
-		f.moved(&f.rec.Up, &f.re.tcp.bytesUp, n)
+		f.moved(&f.up, &f.re.tcp.bytesUp, n)
 		w.flush()
 	}
 	if len(w.buf) > 0 && w.err == 0 {
-		f.unsent = append([]byte(nil), w.buf...)
+		f.hold().unsent = append([]byte(nil), w.buf...)
 	}
 	return n, err
 }
 
 // stepDown passes on to the client what the upstream sent.
 func (f *reactorFlow) stepDown() {
-	first := f.rec.Down
+	first := f.down
 	for budget := stepBytes; f.readable; {
-		before := f.rec.Down
+		before := f.down
 		switch s := f.readOnce(); s {
 		case downMore:
 		case downWait:
 			f.readable, f.downFull = false, false
 			return
 		case downFull: // the client's side will notify
-			f.stall(&f.downFull, &f.downSince, f.rec.Down > first)
+			f.stall(&f.downFull, &f.hold().downSince, f.down > first)
 			return
 		case downEOF:
 			if f.reset {
@@ -264,7 +294,7 @@ func (f *reactorFlow) stepDown() {
 			f.finish(flow.ReasonClientReset, true)
 			return
 		}
-		if budget -= int(f.rec.Down - before); budget <= 0 { //nolint:gosec // bounded by bigRead
+		if budget -= int(f.down - before); budget <= 0 { //nolint:gosec // bounded by bigRead
 			f.downFull = false
 			f.re.loop.Post(&f.task)
 			return
@@ -274,18 +304,19 @@ func (f *reactorFlow) stepDown() {
 
 // readOnce moves bytes of the socket once.
 func (f *reactorFlow) readOnce() downState {
-	if b := f.stash; len(b) > 0 {
-		f.stash = nil
+	if h := f.held; h != nil && len(h.stash) > 0 {
+		b := h.stash
+		h.stash = nil
 		return f.pass(b)
 	}
 	if f.bulk {
-		if avail, err := unix.IoctlGetInt(f.fd, unix.SIOCINQ); err == nil && avail >= smallRead {
+		if avail, err := unix.IoctlGetInt(int(f.fd), unix.SIOCINQ); err == nil && avail >= smallRead {
 			return f.readBulk(min(avail, bigRead))
 		}
 		f.bulk = false
 	}
 	b := f.re.scratch[:]
-	n, e := recv(uintptr(f.fd), b)
+	n, e := recv(f.sock(), b)
 	switch {
 	case e == unix.EAGAIN:
 		return downWait
@@ -305,9 +336,9 @@ func (f *reactorFlow) readOnce() downState {
 // readBulk lets the stack read n bytes of the socket into its own memory.
 func (f *reactorFlow) readBulk(n int) downState {
 	p := &f.re.sock
-	*p = sockPayload{fd: uintptr(f.fd), n: n}
+	*p = sockPayload{fd: f.sock(), n: n}
 	moved, err := f.conn.WriteFrom(p)
-	f.moved(&f.rec.Down, &f.re.tcp.bytesDown, moved)
+	f.moved(&f.down, &f.re.tcp.bytesDown, moved)
 	if p.err != 0 {
 		return downFailed
 	}
@@ -319,11 +350,11 @@ func (f *reactorFlow) pass(b []byte) downState {
 	for len(b) > 0 {
 		f.re.slice.b = b
 		n, err := f.conn.WriteFrom(&f.re.slice)
-		f.moved(&f.rec.Down, &f.re.tcp.bytesDown, n)
+		f.moved(&f.down, &f.re.tcp.bytesDown, n)
 		b = b[n:]
 		if s := afterWrite(err); s != downMore {
 			if s == downFull {
-				f.stash = append([]byte(nil), b...)
+				f.hold().stash = append([]byte(nil), b...)
 			}
 			return s
 		}
@@ -341,7 +372,7 @@ func (f *reactorFlow) moved(flow *uint64, all *atomic.Uint64, n int64) {
 }
 
 // now is the time since start.
-func (f *reactorFlow) now() time.Duration { return time.Since(f.start) }
+func (f *reactorFlow) now() time.Duration { return time.Since(f.re.began) - f.start }
 
 // stall notes that one side is full, and took some bytes before that or none; it
 // reports whether that is news.
@@ -377,8 +408,8 @@ func (f *reactorFlow) Expire() {
 		if f.state != flowOpen {
 			return
 		}
-		if n := unacknowledged(uintptr(f.fd)); n < f.upQueue {
-			f.upQueue, f.upSince = n, f.now()
+		if n := unacknowledged(f.sock()); n < f.held.upQueue {
+			f.held.upQueue, f.held.upSince = n, f.now()
 		}
 	}
 	if at, reason := f.deadline(); at <= f.now() {
@@ -396,7 +427,7 @@ const keepAfter = time.Second
 func (f *reactorFlow) keep() {
 	if !f.kept && f.now() >= keepAfter {
 		f.kept = true
-		_ = f.re.dial.keepalive.set(f.fd) // refused only for values that Validate refuses
+		_ = f.re.dial.keepalive.set(int(f.fd)) // refused only for values that Validate refuses
 	}
 }
 
@@ -410,12 +441,12 @@ func (f *reactorFlow) deadline() (time.Duration, flow.CloseReason) {
 	if f.halfClosed() {
 		at, reason = f.last+o.DrainTimeout, flow.ReasonDrain
 	}
-	waits := f.interest()
-	if t := after(f.upSince, o.StallTimeout); waits&upstreamRoom != 0 && t < at {
-		at, reason = t, flow.ReasonUpstreamStalled
+	waits, h := f.interest(), f.held
+	if waits&upstreamRoom != 0 && after(h.upSince, o.StallTimeout) < at {
+		at, reason = after(h.upSince, o.StallTimeout), flow.ReasonUpstreamStalled
 	}
-	if t := after(f.downSince, o.StallTimeout); waits&clientRoom != 0 && t < at {
-		at, reason = t, flow.ReasonClientStalled
+	if waits&clientRoom != 0 && after(h.downSince, o.StallTimeout) < at {
+		at, reason = after(h.downSince, o.StallTimeout), flow.ReasonClientStalled
 	}
 	return at, reason
 }
@@ -453,9 +484,8 @@ func (f *reactorFlow) finish(reason flow.CloseReason, abort bool) {
 		_ = f.conn.Close()
 	}
 	f.closeSocket(abort)
-	f.stash, f.unsent = nil, nil
-	reason = endReason(f.ctx, reason)
+	f.held = nil
+	reason = endReason(*f.ctx, reason)
 	re.tcp.end(reason)
-	f.rec.Reason, f.rec.Duration = reason, time.Since(f.start)
-	re.trace(f.rec)
+	re.trace(Record{ID: f.conn.ID(), Upstream: f.upstream, Result: DialOK, Reason: reason, Up: f.up, Down: f.down, Duration: f.now()})
 }

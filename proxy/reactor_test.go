@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func (r *rig) onLoop(f func(open *reactorFlow)) {
 // reports whether the flow lived on.
 func (r *rig) age(by time.Duration) (alive bool) {
 	r.t.Helper()
-	r.onLoop(func(f *reactorFlow) { f.start = f.start.Add(-by) })
+	r.onLoop(func(f *reactorFlow) { f.start -= by })
 	return r.expire()
 }
 
@@ -63,7 +64,7 @@ func TestReactorTimer(t *testing.T) {
 				t.Error("it ended too soon")
 			}
 			for _, ends := range [][2]io.ReadWriter{{j.client, j.up}, {j.up, j.client}} {
-				r.onLoop(func(f *reactorFlow) { f.start = f.start.Add(-time.Hour) })
+				r.onLoop(func(f *reactorFlow) { f.start -= time.Hour })
 				pass(t, ends[0], ends[1])
 				if !r.expire() {
 					t.Fatal("a byte did not count")
@@ -78,7 +79,7 @@ func TestReactorTimer(t *testing.T) {
 			r.t = t
 			j := r.join()
 			await(t, "the loop to take it", j.served)
-			r.onLoop(func(f *reactorFlow) { f.start = f.start.Add(-59 * time.Minute) })
+			r.onLoop(func(f *reactorFlow) { f.start -= 59 * time.Minute })
 			if err := j.client.CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
@@ -255,4 +256,12 @@ func TestManyFlows(t *testing.T) {
 			wg.Wait()
 		})
 	})
+}
+
+// TestFlowSize: there is one for each of a million connections, and Go's next size of
+// memory is 32 bytes more.
+func TestFlowSize(t *testing.T) {
+	if n := reflect.TypeFor[reactorFlow]().Size(); n > 256 {
+		t.Errorf("%d bytes, want 256 at most", n)
+	}
 }

@@ -109,7 +109,7 @@ func TestStallProgress(t *testing.T) {
 		j.fillUpstream()
 		j.waitsFor("the upstream is full", upstreamRoom|upstreamBytes)
 		// As if it had been full for long and had held more then.
-		j.onLoop(func(f *reactorFlow) { f.upQueue++ })
+		j.onLoop(func(f *reactorFlow) { f.held.upQueue++ })
 		if !j.age(time.Hour) || j.end.peer.unread() != defaultWindow {
 			t.Fatal("progress did not count")
 		}

@@ -1,7 +1,7 @@
 package minisock
 
-// lossy says that the stack has sent something again lately. The bit is free once the
-// handshake is done.
+// lossy says that the client has told by SACK lately that something is missing. The bit
+// is free once the handshake is done.
 const lossy = deferred
 
 // lossyFor is how many ACKs, a power of two, a flow counts as lossy on average.

@@ -1,8 +1,20 @@
 package minisock
 
-import "testing"
+import (
+	"encoding/binary"
+	"testing"
+)
 
-// TestSteps: while the stack has sent something again lately, it is shown the client's
+// sackOpt is a timestamp option and SACK blocks.
+func sackOpt(ts, ecr uint32, edges ...uint32) []byte {
+	b := append(tsOpt(ts, ecr), 1, 1, 5, byte(2+4*len(edges)))
+	for _, e := range edges {
+		b = binary.BigEndian.AppendUint32(b, e)
+	}
+	return b
+}
+
+// TestSteps: when the client has told of something missing lately, the stack is shown its
 // ACKs in steps of a segment; and that ends.
 func TestSteps(t *testing.T) {
 	families(t, func(t *testing.T, p pair) {
@@ -26,11 +38,21 @@ func TestSteps(t *testing.T) {
 				t.Errorf("%s: steps of %d", what, res.Step)
 			}
 		}
-		send(0, 10*mss)
-		plain("nothing was sent again", acks(5*mss))
-		if res := send(5*mss, mss); !res.Again || res.Acked != c.isn+1+5*mss {
+		sack := func(edges ...uint32) {
+			for i := range edges {
+				edges[i] += c.isn + 1
+			}
+			c.in(p, seg{flags: ack, seq: c.nxt, ack: c.isn + 1 + acked, wnd: 500, opts: sackOpt(clientTS+2, c.ts+9, edges...)})
+		}
+		send(0, 20*mss)
+		plain("nothing is missing", acks(3*mss))
+		if res := send(3*mss, mss); !res.Again || res.Acked != c.isn+1+3*mss {
 			t.Errorf("%+v", res)
 		}
+		plain("what was sent again may not have been lost", acks(3*mss))
+		sack(mss, 2*mss)
+		plain("something came twice", acks(3*mss))
+		sack(mss, 2*mss, 15*mss, 16*mss)
 		for range 20 * lossyFor {
 			send(sent, 5*mss)
 			if res := acks(3 * mss); res.Step != mss || res.Fresh != 3*mss {

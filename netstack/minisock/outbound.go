@@ -29,7 +29,6 @@ func (t *Table) Outbound(s *Segment, now time.Duration) (res Result) {
 		}
 		delays := p.delays(&g)
 		if p.resends(&g) {
-			p.flags |= lossy
 			res.Again, res.Acked = true, p.sndUna
 		}
 		why, gone := p.send(&g, now)

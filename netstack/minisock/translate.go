@@ -59,19 +59,24 @@ func (r *record) inward(g *segment) {
 		c.add(g.ts+4, -r.tsD)
 	}
 	if plain := g.ts == 24 && len(g.tcp) == 32; !plain && len(g.tcp) > tcpHdrLen {
-		c.sack(-r.seqD)
+		if c.sack(-r.seqD, g.ack) {
+			r.flags |= lossy
+		}
 	}
 	c.done()
 }
 
-// sack moves the blocks of the SACK options.
-func (c *change) sack(d uint32) {
+// sack moves the blocks of the SACK options, and reports whether one is above ack: below
+// it is what came twice (RFC 2883).
+func (c *change) sack(d, ack uint32) (above bool) {
 	for i := tcpHdrLen; ; {
 		kind, next := option(c.t, i)
 		if next == 0 {
-			return
+			return above
 		}
 		if kind == optSACK {
+			above = above || next-i >= 10 && before(ack, binary.BigEndian.Uint32(c.t[i+2:])) ||
+				next-i >= 18 && before(ack, binary.BigEndian.Uint32(c.t[i+10:]))
 			for j := i + 2; j+4 <= next; j += 4 {
 				c.add(j, d)
 			}
