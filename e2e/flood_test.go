@@ -65,7 +65,12 @@ func events(t *testing.T, gw *running, name string) float64 {
 
 // floodSYNs writes SYNs of clients that do not exist to the device until stop, some
 // thousands a second.
-func floodSYNs(to netip.AddrPort, stop chan struct{}) error {
+func floodSYNs(to netip.AddrPort, stop chan struct{}) (err error) {
+	device, err := openDevice(testutil.TunName)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, device.close()) }()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -75,7 +80,7 @@ func floodSYNs(to netip.AddrPort, stop chan struct{}) error {
 		case <-tick.C:
 		}
 		for range 50 {
-			if err := writeDevice(testutil.TunName, synPacket(invented(to.Addr()), to.Addr(), to.Port())); err != nil {
+			if err := device.write(synPacket(invented(to.Addr()), to.Addr(), to.Port())); err != nil {
 				return fmt.Errorf("flood: %w", err)
 			}
 		}

@@ -209,22 +209,35 @@ func checksum(sum uint32, b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// writeDevice sends a packet out of a device as it is.
+// writeDevice lets the kernel send an IP packet by a device as it is.
 func writeDevice(name string, packet []byte) error {
+	w, err := openDevice(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.write(packet), w.close())
+}
+
+// deviceWriter sends IP packets by a device as they are. To close one takes the kernel
+// tens of milliseconds (packet_release waits for a grace period of RCU).
+type deviceWriter struct{ fd, index int }
+
+func openDevice(name string) (w deviceWriter, err error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return err
+		return w, err
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
+	w.index = ifi.Index
+	w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	return w, err
+}
+
+func (w deviceWriter) write(packet []byte) error {
 	protocol := binary.NativeEndian.Uint16([]byte{unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff})
 	if packet[0]>>4 == 6 {
 		protocol = binary.NativeEndian.Uint16([]byte{unix.ETH_P_IPV6 >> 8, unix.ETH_P_IPV6 & 0xff})
 	}
-	to := &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: ifi.Index}
+	to := &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: w.index}
 	if overTAP() {
 		mac, err := net.ParseMAC(lanMAC)
 		if err != nil {
@@ -232,8 +245,10 @@ func writeDevice(name string, packet []byte) error {
 		}
 		to.Halen = uint8(copy(to.Addr[:], mac))
 	}
-	return unix.Sendto(fd, packet, 0, to)
+	return unix.Sendto(w.fd, packet, 0, to)
 }
+
+func (w deviceWriter) close() error { return unix.Close(w.fd) }
 
 // TestAllowSelf opens the host's own addresses and wants nothing else open.
 func TestAllowSelf(t *testing.T) {
