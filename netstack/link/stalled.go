@@ -126,10 +126,7 @@ func (s *stalls) ask(h minisock.Handle, now time.Duration) {
 	if r.due > now {
 		return
 	}
-	unacked, told := true, true
-	for attempt := 0; unacked && told && attempt < minisock.Attempts && s.is(h, r); attempt++ {
-		unacked, told = s.e.flows.Stalled(h, r.end, attempt)
-	}
+	unacked := s.e.flows.Stalled(h, r.end)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -140,13 +137,6 @@ func (s *stalls) ask(h minisock.Handle, now time.Duration) {
 		r.again(now)
 		s.flows[h] = r
 	}
-}
-
-// is reports whether r is still what is known of a flow.
-func (s *stalls) is(h minisock.Handle, r resent) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.flows[h] == r
 }
 
 // again sets the time until the next attempt.

@@ -34,6 +34,9 @@ type outcome struct {
 	owner uint32
 	ended Cause  // the connection of reply was ended from here; None if not
 	mtu   uint16 // its endpoint stalled; 0 if not
+
+	stalled Handle // is to be nudged, valid iff Valid
+	end     uint32 // of what its client has not acknowledged
 }
 
 // finish tells it. No lock is held.
@@ -51,6 +54,9 @@ func (t *Table) finish(out *outcome) {
 	}
 	if out.mtu != 0 {
 		t.sink.Stalled(out.reply.key.client(), out.reply.key.destination(), out.mtu)
+	}
+	if out.stalled.Valid() {
+		t.Stalled(out.stalled, out.end)
 	}
 }
 

@@ -134,16 +134,25 @@ func (k *keeper) due(r *record, present uint32) bool {
 	return !r.asked() || before(r.probed()+k.interval, present)
 }
 
+// nudgeAfter is for how many epochs a client may acknowledge nothing before its stack is
+// taken for stalled: longer than timers wait that have not been in vain often.
+const nudgeAfter = 10
+
 // stuck reports whether the client has acknowledged nothing for long, though its window
-// is open, and sent nothing new.
+// is open, and sent nothing new: long enough to end the connection, or to nudge its stack
+// once more.
 func (k *keeper) stuck(r *record, present uint32) bool {
 	// The complement, since hush may have left the sum itself in the silence before.
 	if at := ^r.stand(); r.prev != at || r.cliWnd == 0 {
-		r.prev, r.next = at, present
+		r.prev, r.next, r.deadline = at, present, present
 		return false
 	}
-	return before(r.next+k.unacked, present)
+	nudge := before(r.next+nudgeAfter, present) && before(r.deadline+nudgeAfter, present) && k.unacked < eternity
+	return nudge || k.lost(r, present)
 }
+
+// lost reports whether that has lasted for too long.
+func (k *keeper) lost(r *record, present uint32) bool { return before(r.next+k.unacked, present) }
 
 // asked reports whether the client has been probed, and not been heard since. It was
 // silent for two epochs at least then; one of them is for packets that are dated when
@@ -154,7 +163,12 @@ func (r *record) asked() bool { return r.tries > 0 && before(r.seen+1, r.probed(
 func (p *place) probe(present uint32, out *outcome) {
 	t := p.t
 	if p.sndUna != p.sndNxt {
-		p.cut(Unacked, out)
+		if t.keeper.lost(p.record, present) {
+			p.cut(Unacked, out)
+			return
+		}
+		p.deadline = present
+		out.stalled, out.end = p.handle(), p.sndNxt
 		return
 	}
 	switch {
@@ -183,7 +197,8 @@ func (p *place) cut(why Cause, out *outcome) {
 
 // A connection with an endpoint has no timer, so the words of one serve here:
 //
-//	deadline  the epoch of the last probe; valid iff tries > 0
+//	deadline  the epoch of the last probe, valid iff tries > 0; or of the last nudge,
+//	          less a bit, where something of ours is not acknowledged
 //	next      the epoch in which the client fell silent, but for answers to probes,
 //	          or since which it has acknowledged nothing
 //	prev      where both sides' bytes stood then, in the second case the complement;

@@ -114,7 +114,8 @@ type Options struct {
 	KeepaliveCount    int
 	// Unacknowledged is how long a client with an open window may acknowledge
 	// nothing of what was sent (RFC 5482). It is for stacks that forget to send
-	// again, and longer than those wait that do not. 0 is for ever.
+	// again, and longer than those wait that do not; they are nudged before that
+	// (Sink.Stalled). 0 is for ever, and without a nudge.
 	Unacknowledged time.Duration
 	// MaxTimeWait bounds records in TIME_WAIT and lingering (tcp_max_tw_buckets),
 	// MaxOrphans orphans (tcp_max_orphans), MaxRecords all. 0 is 262,144, 65,536

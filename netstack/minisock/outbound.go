@@ -29,6 +29,7 @@ func (t *Table) Outbound(s *Segment, now time.Duration) (res Result) {
 		}
 		delays := p.delays(&g)
 		if p.resends(&g) {
+			p.deadline &^= nudging
 			res.Again, res.Acked = true, p.sndUna
 		}
 		why, gone := p.send(&g, now)

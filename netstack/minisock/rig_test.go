@@ -153,7 +153,8 @@ type rig struct {
 
 	ended []ending
 
-	stalled []stall
+	stalled   []stall
+	onStalled func()
 }
 
 // stall is a call of Stalled.
@@ -185,6 +186,9 @@ func (r *rig) Ended(client, destination netip.AddrPort, why Cause) {
 
 func (r *rig) Stalled(client, destination netip.AddrPort, mtu uint16) {
 	r.stalled = append(r.stalled, stall{pair{client, destination}, mtu})
+	if r.onStalled != nil {
+		r.onStalled()
+	}
 }
 
 func newRig(t testing.TB, change func(*Options)) *rig {

@@ -16,33 +16,59 @@ func (p *place) resends(g *segment) bool {
 
 // Stalled is to be called when the stack has sent nothing again, for longer than it
 // ever waits, since a segment which Outbound let pass with Result.Again. If that is
-// not acknowledged, the stack is made to send, which it does during the call if at all:
-// Sink.Stalled. If that was done and nothing came of it, the next attempt is to follow
-// at once, for each sets the stack's timer anew, should it have one after all; after
-// Attempts there is no sense in more.
-func (t *Table) Stalled(h Handle, end uint32, attempt int) (unacknowledged, told bool) {
-	p, ok := t.resolve(h)
-	if !ok {
-		return false, false
+// not acknowledged, which it reports, the stack is made to send: Sink.Stalled. The walk
+// of Probe does the same where a client has acknowledged nothing for nudgeAfter.
+func (t *Table) Stalled(h Handle, end uint32) (unacknowledged bool) {
+	for attempt := range attempts {
+		p, ok := t.resolve(h)
+		if !ok {
+			return false
+		}
+		if sent := p.deadline&nudging == 0; attempt > 0 && sent {
+			p.unlock()
+			return true
+		}
+		var out outcome
+		unacknowledged, told := p.nudge(end, attempt, &out)
+		p.unlock()
+		t.finish(&out)
+		if !told {
+			return unacknowledged
+		}
 	}
-	var out outcome
+	// There is nothing that long.
+	if p, ok := t.resolve(h); ok {
+		p.deadline &^= nudging
+		p.unlock()
+	}
+	return true
+}
+
+// attempts is how many nudges it takes to come down to leastPayload. They follow one
+// another at once: each sets the stack's timer anew, should it have one after all.
+const attempts = 14
+
+// nudging is a bit of deadline: the stack is being made to send, and has not yet.
+const nudging = 1 << 31
+
+// nudge makes a stack send that has stopped, or sends a FIN if only that is missing, and
+// reports whether it was told to.
+func (p *place) nudge(end uint32, attempt int, out *outcome) (unacknowledged, told bool) {
+	p.deadline &^= nudging
 	unacknowledged = p.hasEndpoint() && before(p.sndUna, end)
 	switch {
 	case !unacknowledged || p.cliWnd == 0: // its window is probed, which has a timer
 	case p.has(finOut) && p.sndUna == p.finOut-1: // a packet too big it can not be
-		t.count(FinAgain)
+		p.t.count(FinAgain)
 		out.reply = p.fin()
 	default:
-		t.count(Nudged)
+		p.t.count(Nudged)
+		p.deadline |= nudging
 		out.reply.key, out.mtu = p.flow(), p.smaller(attempt)
+		return true, true
 	}
-	p.unlock()
-	t.finish(&out)
-	return unacknowledged, out.mtu != 0
+	return unacknowledged, false
 }
-
-// Attempts is how many calls of Stalled find the smallest segment.
-const Attempts = 16
 
 // leastPayload is what smaller goes down to: with less, a segment is nearly all header.
 const leastPayload = 8
