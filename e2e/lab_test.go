@@ -129,6 +129,7 @@ func (r *running) finish() {
 	r.t.Helper()
 	noConntrack(r.t, r.lab.Client)
 	if r.Alive() {
+		r.explain()
 		if err := r.Stop(long); err != nil {
 			r.t.Errorf("gateway after SIGTERM: %v", err)
 		}
@@ -136,6 +137,27 @@ func (r *running) finish() {
 	judgeLog(r.t, r.Log())
 	if r.t.Failed() {
 		r.t.Logf("the gateway printed:\n%s", tail(r.Log()))
+	}
+}
+
+// explain shows what a failed test has left: the gateway's counters, and what the
+// client's kernel knows of its connections.
+func (r *running) explain() {
+	r.t.Helper()
+	if !r.t.Failed() {
+		return
+	}
+	if all, err := r.Metrics(); err == nil {
+		var b strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if strings.HasPrefix(name, "tungate_") && all[name] != 0 {
+				fmt.Fprintf(&b, "%s %v\n", name, all[name])
+			}
+		}
+		r.t.Logf("the gateway's metrics:\n%s", b.String())
+	}
+	if out, err := r.lab.Client.Output("ss", "-tnmi"); err == nil {
+		r.t.Logf("the client's connections:\n%s", out)
 	}
 }
 

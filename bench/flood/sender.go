@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tungate/tungate/internal/testutil"
-	"github.com/tungate/tungate/offload"
 )
 
 // runSender is hping3 for IPv6, which that does not know: SYNs at full rate, each from
@@ -54,12 +53,12 @@ var spoofed6 = netip.MustParseAddr("fd00:18:1::1")
 
 func newSYN6(to netip.AddrPort) (p syn6) {
 	src, dst := spoofed6.As16(), to.Addr().As16()
-	p[0], p[6], p[7] = 0x60, offload.ProtoTCP, 64
+	p[0], p[6], p[7] = 0x60, unix.IPPROTO_TCP, 64
 	p[5] = 20
 	copy(p[8:], src[:])
 	copy(p[24:], dst[:])
 	binary.BigEndian.PutUint16(p[42:], to.Port())
-	p[52], p[53] = 5<<4, offload.TCPSyn
+	p[52], p[53] = 5<<4, 2 // SYN
 	binary.BigEndian.PutUint16(p[54:], 512)
 	return p
 }
@@ -70,6 +69,10 @@ func (p *syn6) draw(bits uint64) {
 	binary.BigEndian.PutUint16(p[40:], uint16(bits>>16&0xffff)|1)
 	binary.BigEndian.PutUint32(p[44:], uint32(bits>>32))
 	binary.BigEndian.PutUint16(p[56:], 0)
-	pseudo := offload.Sum(p[8:40], offload.ProtoTCP+20)
-	binary.BigEndian.PutUint16(p[56:], ^offload.Sum(p[40:], pseudo))
+	sum := uint32(unix.IPPROTO_TCP + 20) // the pseudo-header's, and all from the addresses on
+	for i := 8; i < len(p); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(p[56:], ^uint16((sum>>16+sum)&0xffff))
 }
