@@ -97,7 +97,7 @@ func TestCurl(t *testing.T) {
 // superframes.
 func TestIPerf(t *testing.T) {
 	const (
-		share   = 0.95      // of the bytes in the bulk's direction
+		share   = 0.95     // of the bytes in the bulk's direction
 		minimum = 10 << 20 // of bytes a second, far below what a slow machine does
 	)
 	lab := newLab(t)
