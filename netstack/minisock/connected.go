@@ -38,6 +38,9 @@ func (p *place) receive(g *segment, now time.Duration) bool {
 	if end := g.end(); !before(end, p.rcvAck) && !before(p.rcvMax, g.seq) {
 		p.note(g, end)
 	}
+	if g.wnd != p.cliWnd && p.overtaken(g) {
+		g.window(p.cliWnd) // the stack would take it for news
+	}
 	p.inward(g)
 	return p.flags&(finIn|finOut) != 0 && p.state != Creating && p.progress(now)
 }
@@ -67,7 +70,7 @@ func (p *place) hear(g *segment) {
 	if before(p.sndUna, g.ack) {
 		p.sndUna = g.ack
 	}
-	if p.cliWnd != g.wnd {
+	if p.cliWnd != g.wnd && !p.overtaken(g) {
 		p.cliWnd = g.wnd
 		p.maxWnd = max(p.maxWnd, p.window())
 	}
@@ -80,6 +83,10 @@ func (p *place) hear(g *segment) {
 // section 3.2): the next that the stack has acknowledged, or will when it has seen
 // what is on its way up.
 func (p *place) exact(g *segment) bool { return g.seq == p.rcvAck || g.seq == p.cliNxt }
+
+// overtaken reports whether a newer ACK has come before this one, whose window is no
+// news then (RFC 9293, section 3.10.7.4: SND.WL2).
+func (r *record) overtaken(g *segment) bool { return before(g.ack, r.sndUna) }
 
 // connected serves what is not the usual segment of a connection with an endpoint.
 func (p *place) connected(g *segment, now time.Duration, out *outcome) Result {

@@ -361,3 +361,36 @@ func TestResetOnTheWay(t *testing.T) {
 	}
 	c.empty()
 }
+
+// TestOvertakenWindow: the window of an ACK that a newer one has overtaken is not news,
+// neither here nor to the stack.
+func TestOvertakenWindow(t *testing.T) {
+	families(t, func(t *testing.T, p pair) {
+		for _, partial := range []bool{false, true} {
+			c := newRig(t, nil).open(p).establish()
+			c.out(p, seg{flags: ack, seq: stackISN + 1, ack: c.nxt, wnd: 900, data: 100})
+			in := func(ackd uint32, wnd uint16) got {
+				b := raw(p, seg{flags: ack, seq: irs + 1, ack: c.isn + 1 + ackd, wnd: wnd, opts: tsOpt(clientTS+1, c.ts)})
+				d := describe(c, b, partial, 3)
+				c.verdict(c.t.Inbound(&d, c.now), Pass, None)
+				if partial {
+					return got{seg: seg{wnd: binary.BigEndian.Uint16(d.TCP[14:])}}
+				}
+				return decode(c, b) // which looks at the checksum
+			}
+			for _, step := range []struct {
+				ackd      uint32
+				wnd, want uint16
+			}{{100, 300, 300}, {50, 7, 300}, {100, 301, 301}, {99, 0, 301}, {100, 0, 0}} {
+				if g := in(step.ackd, step.wnd); g.wnd != step.want {
+					t.Errorf("ACK of %d with window %d: the stack sees %d, want %d", step.ackd, step.wnd, g.wnd, step.want)
+				}
+			}
+			q, _ := c.t.resolve(c.h)
+			if q.cliWnd != 0 {
+				t.Errorf("window %d", q.cliWnd)
+			}
+			q.unlock()
+		}
+	})
+}

@@ -66,6 +66,14 @@ func (r *record) inward(g *segment) {
 	c.done()
 }
 
+// window makes a segment's window w.
+func (g *segment) window(w uint16) {
+	c := change{t: g.tcp, full: !g.partial, diff: uint64(w) + uint64(^g.wnd)}
+	binary.BigEndian.PutUint16(g.tcp[14:], w)
+	c.done()
+	g.wnd = w
+}
+
 // sack moves the blocks of the SACK options, and reports whether one is above ack: below
 // it is what came twice (RFC 2883).
 func (c *change) sack(d, ack uint32) (above bool) {
