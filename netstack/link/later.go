@@ -30,6 +30,7 @@ type later struct {
 	at     int
 	n      int
 	spare  []byte // a chunk for the next that is needed
+	turn   uint64 // the queue's batches when serve last gave way to them
 }
 
 func (l *later) init(q *queue) {
@@ -72,7 +73,7 @@ func (l *later) next() []byte {
 	return packet
 }
 
-// resume lets what is kept be served, when the device's queue has run empty.
+// resume lets what is kept be served behind the next batch, if there is one.
 func (l *later) resume() {
 	if l.n > 0 {
 		l.q.e.loop.Post(&l.task)
@@ -82,9 +83,13 @@ func (l *later) resume() {
 // serve shows some of the packets again, by the steps that follow the guard's.
 func (l *later) serve() {
 	q := l.q
-	if q.press.left {
-		return // the end of that resumes
+	if q.press.left && l.turn != q.batches {
+		l.turn = q.batches
+		l.resume()
+		return
 	}
+	// A full batch may have been the last, which shows when no other comes.
+	q.press.left = false
 	q.clock = q.e.Now()
 	l.busy = true
 	for range min(l.n, laterTurn) {

@@ -58,6 +58,7 @@ type queue struct {
 	now      time.Time     // when the batch began; on a TAP
 	clock    time.Duration // the same by the flows' clock
 	press    press
+	batches  uint64 // begun
 	later    later
 	reply    func(frame []byte) // sendFrame
 	segment  offload.Segmenter  // of UDP superframes
@@ -177,10 +178,9 @@ func (q *queue) batch(received int) error {
 	q.receiver.flush()
 	runtime.Gosched()
 	if errors.Is(err, unix.EAGAIN) {
-		q.press.left = false
-		q.later.resume()
-		return nil
+		q.press.left, err = false, nil
 	}
+	q.later.resume()
 	return err
 }
 
@@ -189,6 +189,7 @@ func (q *queue) begin() {
 	if q.e.lan != nil {
 		q.now = time.Now()
 	}
+	q.batches++
 	if q.e.flows != nil {
 		q.clock = q.e.Now()
 		q.press.begin(q.clock)
