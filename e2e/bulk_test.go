@@ -97,8 +97,8 @@ func TestCurl(t *testing.T) {
 // superframes.
 func TestIPerf(t *testing.T) {
 	const (
-		share   = 0.95     // of the bytes in the bulk's direction
-		minimum = 10 << 20 // of bytes a second, far below what a slow machine does
+		share   = 0.95      // of the bytes in the bulk's direction
+		minimum = 100 << 20 // of bytes a second, far below what a slow machine does
 	)
 	lab := newLab(t)
 	gw := start(t, lab, "direct.yaml", nil)
