@@ -47,7 +47,12 @@ func (c *clientConn) WriteFrom(p flow.Payload) (int64, error) {
 }
 
 func (c *clientConn) CloseWrite() error {
-	return netstack.Translate(c.ep.Shutdown(tcpip.ShutdownWrite))
+	err := c.ep.Shutdown(tcpip.ShutdownWrite)
+	if _, ok := err.(*tcpip.ErrNotConnected); ok { // any more, which a read says why
+		_, why := c.ReadTo(io.Discard)
+		return why
+	}
+	return netstack.Translate(err)
 }
 func (c *clientConn) Abort() { c.ep.Abort() }
 

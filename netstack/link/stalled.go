@@ -81,7 +81,6 @@ func (s *stalls) add(h minisock.Handle, acked uint32, pkt *stack.PacketBuffer) {
 func (s *stalls) run(ctx context.Context) {
 	timer := s.e.NewTimer(stalledLook) // there may be some from before the device was made again
 	defer timer.Stop()
-	var due []minisock.Handle
 	for {
 		select {
 		case <-ctx.Done():
@@ -89,7 +88,7 @@ func (s *stalls) run(ctx context.Context) {
 		case <-s.kick:
 			timer.Reset(stalledLook)
 		case <-timer.C:
-			if due = s.look(due[:0]); len(due) > 0 || s.any() {
+			if s.look(); s.any() {
 				timer.Reset(stalledLook)
 			}
 		}
@@ -102,9 +101,10 @@ func (s *stalls) any() bool {
 	return len(s.flows) > 0
 }
 
-// look asks for what is due and returns which flows these were, appended to due.
-func (s *stalls) look(due []minisock.Handle) []minisock.Handle {
+// look asks for what is due.
+func (s *stalls) look() {
 	now := s.e.Now()
+	var due []minisock.Handle // asked without the lock, which add takes meanwhile
 	s.mu.Lock()
 	for h, r := range s.flows {
 		if r.due <= now {
@@ -115,7 +115,6 @@ func (s *stalls) look(due []minisock.Handle) []minisock.Handle {
 	for _, h := range due {
 		s.ask(h, now)
 	}
-	return due
 }
 
 // ask has what is due of a flow sent once more, which happens during the call.
