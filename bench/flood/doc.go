@@ -10,7 +10,8 @@
 // are 4096 addresses of 198.19.0.0/16, drawn at random for each packet by a rule of
 // nftables in the namespace: hping3's own --rand-source would draw martians too, and
 // addresses of nobody here. Nothing leaves the namespaces; replies to those sources
-// end in the client's kernel.
+// end in the client's kernel. The SYNs over IPv6 come from 4096 prefixes of 64 bits in
+// fd00:18:1::/48, since the gateway's shares of the backlog go by those.
 //
 // Clients are kernel sockets that connect, exchange one byte and close, spread
 // evenly over the flood, by the lab's client namespace, beside one that stays and
