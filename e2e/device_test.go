@@ -15,6 +15,10 @@ const deviceEnv = "TUNGATE_E2E_DEVICE"
 // offloads are the config's names of them.
 func offloads() []string { return []string{"vnet_hdr", "checksum", "tso4", "tso6", "ecn", "uso"} }
 
+// deviceChosen reports whether the suite runs over a device that was asked for, in
+// addition to its run over the usual one.
+func deviceChosen() bool { return os.Getenv(deviceEnv) != "" }
+
 // overTAP reports whether the suite runs over a TAP.
 func overTAP() bool { return strings.Contains(os.Getenv(deviceEnv), "tap") }
 

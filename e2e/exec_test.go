@@ -241,6 +241,9 @@ func TestExecClosedTun(t *testing.T) {
 
 // TestDemo wants the demonstration to end well in half a minute, with a table.
 func TestDemo(t *testing.T) {
+	if deviceChosen() {
+		return // the demo makes its own
+	}
 	lab := newLab(t)
 	eachUser(t, func(t *testing.T, u user) {
 		within(t, 30*time.Second, "gateway demo", func() {

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"testing"
 )
 
@@ -27,8 +26,8 @@ func matrix() []string {
 // device of the matrix. The whole suite runs over one of them at a time, with
 // make e2e-matrix.
 func TestDevices(t *testing.T) {
-	if os.Getenv(deviceEnv) != "" {
-		return // one of them was chosen for every test
+	if deviceChosen() {
+		return // one of them, for every test
 	}
 	for _, device := range matrix() {
 		t.Run(device, func(t *testing.T) {

@@ -56,8 +56,9 @@ type Stack struct {
 	loop    *loop.Loop
 	flows   *minisock.Table
 
-	attempts attempts
-	closing  closing
+	attempts    attempts
+	closing     closing
+	userTimeout tcpip.TCPUserTimeoutOption // as each endpoint is told it
 
 	draining, shedding atomic.Bool // new connections are refused
 
@@ -90,11 +91,16 @@ func New(dev Device, h flow.Handler, o Options, d Deps) (*Stack, error) {
 		return nil, errors.New("netstack: a TAP needs Deps.LAN, and a TUN has none")
 	}
 	o = o.withDefaults()
+	if d.Clock == nil {
+		d.Clock = newClock()
+	}
 	s := &Stack{
 		opts:    o,
 		budget:  budget{limit: o.TCP.BufferBudget},
 		handler: h,
 		loop:    d.Loop,
+
+		userTimeout: tcpip.TCPUserTimeoutOption(o.TCP.UserTimeout),
 		gv: stack.New(stack.Options{
 			Clock:              d.Clock,
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},

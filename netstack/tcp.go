@@ -36,10 +36,8 @@ func (s *Stack) configureTCP() error {
 
 // tune sets the options that gVisor keeps per endpoint.
 func (s *Stack) tune(ep tcpip.Endpoint) {
-	o := s.opts.TCP
 	// It fails only for values that Validate refused.
-	timeout := tcpip.TCPUserTimeoutOption(o.UserTimeout)
-	_ = ep.SetSockOpt(&timeout)
+	_ = ep.SetSockOpt(&s.userTimeout)
 }
 
 // closing are connections that their handler has closed and whose last segments
