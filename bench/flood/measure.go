@@ -75,7 +75,7 @@ func (b *bench) measure(config string, k kind) (r result, err error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(b.root, path)
 	}
-	gw, err := testutil.StartGateway(lab.Client, b.bin, path)
+	gw, err := testutil.StartGateway(lab.Client, b.bin, path, testutil.Nice(b.nice))
 	if err != nil {
 		return r, err
 	}

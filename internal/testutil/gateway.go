@@ -62,6 +62,18 @@ type Gateway struct {
 	http *http.Client
 }
 
+// Nice is a setup of StartGateway by which the gateway has a nice value; 0 changes
+// nothing.
+func Nice(n int) func(*exec.Cmd) {
+	return func(cmd *exec.Cmd) {
+		if n == 0 {
+			return
+		}
+		nice := exec.Command("nice", append([]string{"-n", strconv.Itoa(n), cmd.Path}, cmd.Args[1:]...)...)
+		cmd.Path, cmd.Args, cmd.Err = nice.Path, nice.Args, nice.Err
+	}
+}
+
 // StartGateway runs "bin run -c config" in the namespace and returns when /readyz
 // says so; setup may change the command before. When it fails the error holds what
 // the gateway printed.
