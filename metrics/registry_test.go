@@ -215,7 +215,7 @@ func TestSeriesAreConstant(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d series became %d", before, after)
 	}
-	const queues, perQueueSeries = 2, 23
+	const queues, perQueueSeries = 2, 25
 	src.Stack = func() netstack.Stats { return netstack.Stats{} }
 	if without := count(); without != before-queues*perQueueSeries {
 		t.Errorf("%d series without queues, %d with two", without, before)

@@ -39,6 +39,8 @@ func linkMetrics() []metric[stats] {
 			func(c *link.Counters) uint64 { return c.Refused }),
 		perQueue("device_merged_frames_total", "Frames that were merged into superframes here, because the device delivers them one by one.",
 			func(c *link.Counters) uint64 { return c.Merged }),
+		perQueue("device_outdated_acks_total", "Acknowledgments that were not delivered to the stack, because the next frame of the batch acknowledges more (devices that deliver frames one by one).",
+			func(c *link.Counters) uint64 { return c.Outdated }),
 		perQueue("device_checksummed_frames_total", "Frames whose checksum was computed here.",
 			func(c *link.Counters) uint64 { return c.Verified }),
 		perQueue("device_split_superframes_total", "UDP superframes that were split into datagrams here.",

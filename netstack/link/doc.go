@@ -28,7 +28,9 @@
 //
 // A device without TSO delivers segments one by one. A batch of them is merged
 // into superframes after step 5 (rx_merge.go, offload.Coalescer), each frame's
-// payload staying where it was read.
+// payload staying where it was read. Of bare acknowledgments in a row the last goes
+// up, if it says all that the others do (offload.Outdated): the client acknowledges
+// every second segment, and the stack would answer each with as little.
 //
 // Outbound (tx.go): gVisor hands over packets of up to 64 KiB with GSOOptions. TCP
 // is shown to the table of flows, which translates it or keeps it in. The rest is

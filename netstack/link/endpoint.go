@@ -278,7 +278,7 @@ func (e *Endpoint) SetOnCloseAction(func()) {}
 
 // counters is Counters while it counts. Rx has one writer, Tx many.
 type counters struct {
-	frames, bytes, superframes, superframeBytes, partial, software, refused, merged, verified, split, waited atomic.Uint64
+	frames, bytes, superframes, superframeBytes, partial, software, refused, merged, outdated, verified, split, waited atomic.Uint64
 }
 
 func (c *counters) snapshot() Counters {
@@ -291,6 +291,7 @@ func (c *counters) snapshot() Counters {
 		SoftwareGSO:     c.software.Load(),
 		Refused:         c.refused.Load(),
 		Merged:          c.merged.Load(),
+		Outdated:        c.outdated.Load(),
 		Verified:        c.verified.Load(),
 		Split:           c.split.Load(),
 		Waited:          c.waited.Load(),

@@ -26,8 +26,10 @@ type mergingReceiver struct {
 	q     *queue
 	merge *offload.Coalescer
 	slots [mergeFrames]slot
-	used  int // slots that hold frames of this batch
-	size  int // of a slot's memory
+	used  int  // slots that hold frames of this batch
+	ack   slot // a bare acknowledgment that the next frame may outdate
+	acked bool // there is one
+	size  int  // of a slot's memory
 	iov   [1]unix.Iovec
 	parts [1][]byte
 	out   offload.Merged
@@ -49,10 +51,15 @@ func (r *mergingReceiver) frames() int { return mergeFrames }
 
 func (r *mergingReceiver) release() {
 	for i := range r.slots {
-		if v := r.slots[i].view; v != nil {
-			v.Release()
-			r.slots[i].view = nil
-		}
+		r.slots[i].release()
+	}
+	r.ack.release()
+}
+
+func (s *slot) release() {
+	if s.view != nil {
+		s.view.Release()
+		s.view = nil
 	}
 }
 
@@ -63,8 +70,11 @@ func (r *mergingReceiver) receive(read readFunc) (int, error) {
 		r.flush()
 	}
 	s := &r.slots[r.used]
+	r.size = max(r.size, hdrLen+r.q.ipAt+int(r.q.e.MTU()))
+	if s.view != nil && s.view.Size() < r.size {
+		s.release() // the MTU has grown
+	}
 	if s.view == nil {
-		r.size = max(r.size, hdrLen+r.q.ipAt+int(r.q.e.MTU()))
 		s.view = buffer.NewViewSize(r.size)
 	}
 	r.iov = [1]unix.Iovec{vector(s.view.BasePtr(), s.view.Size())}
@@ -96,7 +106,8 @@ func (r *mergingReceiver) handle(s *slot, n int) {
 	if h.Flags == 0 {
 		h.Flags = offload.FlagDataValid
 	}
-	if fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: frame, ID: r.used}); r.settle(fate, s) {
+	r.outdate(&s.p, frame)
+	if fate, bar := r.merge.Add(&h, &s.p, offload.Frame{Head: frame, ID: r.used}); r.settle(fate, bar, s) {
 		return
 	}
 	// Drain: not taken. What is held goes first, in order, and the frame moves
@@ -105,14 +116,40 @@ func (r *mergingReceiver) handle(s *slot, n int) {
 	r.slots[0], r.slots[r.used] = r.slots[r.used], r.slots[0]
 	r.used = 0
 	s = &r.slots[0]
-	fate, _ := r.merge.Add(&h, &s.p, offload.Frame{Head: s.packet(), ID: 0})
-	r.settle(fate, s)
+	fate, bar := r.merge.Add(&h, &s.p, offload.Frame{Head: s.packet(), ID: 0})
+	r.settle(fate, bar, s)
 }
 
-// settle does what the coalescer decided; false if it took nothing.
-func (r *mergingReceiver) settle(fate offload.Fate, s *slot) bool {
+// outdate ends the wait of a held acknowledgment: the next frame, which is p, tells all
+// that it does, or it goes up before that.
+func (r *mergingReceiver) outdate(p *offload.Packet, frame []byte) {
+	switch {
+	case !r.acked:
+	case offload.Outdated(&r.ack.p, p, r.ack.packet(), frame):
+		r.acked = false
+		r.q.counters.rx.outdated.Add(1)
+	default:
+		r.deliverACK()
+	}
+}
+
+func (r *mergingReceiver) deliverACK() {
+	if r.acked {
+		r.acked = false
+		r.deliver(&r.ack)
+	}
+}
+
+// settle does what the coalescer decided; false if it took nothing. An acknowledgment
+// waits for the next frame: while the stack sends segment by segment, its client
+// acknowledges every second one, and each costs as much as a superframe.
+func (r *mergingReceiver) settle(fate offload.Fate, bar offload.Bar, s *slot) bool {
 	switch fate {
 	case offload.Pass:
+		if bar == offload.BarEmpty {
+			r.ack, *s, r.acked = *s, r.ack, true
+			return true
+		}
 		r.deliver(s)
 	case offload.Held, offload.Joined:
 		r.used++
@@ -148,6 +185,7 @@ func (s *slot) give() *buffer.View {
 
 // flush delivers what is held, and begins a new batch.
 func (r *mergingReceiver) flush() {
+	r.deliverACK()
 	r.drain()
 	r.used = 0
 }

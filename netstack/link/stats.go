@@ -59,6 +59,7 @@ type Counters struct {
 	SoftwareGSO     uint64 // superframes segmented here because the device can't
 	Refused         uint64 // superframes the device refused (EINVAL), segmented here instead
 	Merged          uint64 // frames that were merged into superframes here
+	Outdated        uint64 // acknowledgments not delivered, since the next frame said all they did
 	Verified        uint64 // frames whose checksum was computed here
 	Split           uint64 // UDP superframes that were split into datagrams here
 	Waited          uint64 // frames that waited for the device to take more
