@@ -41,6 +41,9 @@ func (p *place) receive(g *segment, now time.Duration) bool {
 	if g.wnd != p.cliWnd && p.overtaken(g) {
 		g.window(p.cliWnd) // the stack would take it for news
 	}
+	if p.behind(g) {
+		g.sequence(p.rcvAck)
+	}
 	p.inward(g)
 	return p.flags&(finIn|finOut) != 0 && p.state != Creating && p.progress(now)
 }
@@ -87,6 +90,16 @@ func (p *place) exact(g *segment) bool { return g.seq == p.rcvAck || g.seq == p.
 // overtaken reports whether a newer ACK has come before this one, whose window is no
 // news then (RFC 9293, section 3.10.7.4: SND.WL2).
 func (r *record) overtaken(g *segment) bool { return before(g.ack, r.sndUna) }
+
+// behind reports whether g is a bare ACK from behind a window of zero that was open as
+// far as that before: what is left of it is less than a unit of a scaled one, and a
+// client that has sent that much goes on from its end (Linux, tcp_acceptable_seq). It
+// is valid (RFC 9293, section 3.10.7.4: "special allowance should be made to accept
+// valid ACKs"), and gVisor would drop it.
+func (p *place) behind(g *segment) bool {
+	return p.ourWnd == 0 && g.payload == 0 && g.flags&(syn|fin|rst) == 0 &&
+		before(p.rcvAck, g.seq) && !before(p.rcvMax, g.seq)
+}
 
 // connected serves what is not the usual segment of a connection with an endpoint.
 func (p *place) connected(g *segment, now time.Duration, out *outcome) Result {

@@ -74,6 +74,14 @@ func (g *segment) window(w uint16) {
 	g.wnd = w
 }
 
+// sequence makes a segment's sequence number n.
+func (g *segment) sequence(n uint32) {
+	c := change{t: g.tcp, full: !g.partial}
+	c.add(4, n-g.seq)
+	c.done()
+	g.seq = n
+}
+
 // sack moves the blocks of the SACK options, and reports whether one is above ack: below
 // it is what came twice (RFC 2883).
 func (c *change) sack(d, ack uint32) (above bool) {
