@@ -38,7 +38,7 @@ func main() {
 	flag.IntVar(&o.clients, "clients", 200, "real clients, evenly spread over it")
 	flag.DurationVar(&o.after, "after", 15*time.Second, "when to look at memory again: past the handshake's timeout")
 	flag.IntVar(&o.queue, "txqueuelen", 0, "packets a queue of the device holds before the kernel drops; 0 leaves what the gateway made")
-	flag.IntVar(&o.nice, "nice", 0, "the gateway's nice value: negative is before the clients, as deploy/tungate.service has it")
+	flag.IntVar(&o.nice, "nice", -20, "the gateway's nice value, before its clients as deploy/tungate.service has it; 0 is beside them")
 	flag.StringVar(&o.bin, "bin", "", "a gateway already built; empty builds ./cmd/gateway")
 	flag.Parse()
 	comma := func(r rune) bool { return r == ',' }

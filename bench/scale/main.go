@@ -44,7 +44,7 @@ func main() {
 	flag.BoolVar(&o.reopen, "reopen", true, "open all again after the last end too, not only before the next")
 	flag.IntVar(&o.openers, "openers", 2, "processes that open connections at once")
 	flag.IntVar(&o.window, "window", 128, "connects under way in each")
-	flag.IntVar(&o.nice, "nice", 0, "the gateway's nice value: negative is before the clients, as deploy/tungate.service has it")
+	flag.IntVar(&o.nice, "nice", -20, "the gateway's nice value, before its clients as deploy/tungate.service has it; 0 is beside them")
 	flag.StringVar(&o.bin, "bin", "", "a gateway already built; empty builds ./cmd/gateway")
 	flag.IntVar(&o.queue, "txqueuelen", 0, "packets a queue of the device holds before the kernel drops; 0 leaves what the gateway made")
 	flag.StringVar(&o.out, "out", "", "write scale.csv and scale.svg to this folder")
