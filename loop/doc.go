@@ -26,7 +26,9 @@
 // first and looks at the list again after, so a task posted in between is seen by
 // one of the two. Before it sleeps the loop yields its processor once, because
 // goroutines that were made runnable by this turn (gVisor's) wait for that very
-// processor, and what they do usually posts the next task.
+// processor, and what they do usually posts the next task. If waits were short lately it
+// looks on for 20 us instead of sleeping (spin.go): an answer from next door comes
+// sooner than a sleeper wakes.
 //
 // # Rules
 //

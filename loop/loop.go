@@ -28,7 +28,8 @@ type Loop struct {
 	quit         Task
 	quitting     bool
 
-	asleep atomic.Bool
+	asleep   atomic.Bool
+	patience patience
 
 	mu         sync.Mutex
 	head, tail *Task // posted and not yet run
@@ -41,13 +42,14 @@ type Loop struct {
 type Stats struct {
 	Turns  uint64 // rounds of the loop
 	Sleeps uint64 // turns that had nothing left to do and asked the kernel, waiting if need be
+	Spins  uint64 // turns that had nothing left to do and need not have slept
 	Wakes  uint64 // sleeps that a Post ended
 	Events uint64 // descriptors served
 	Tasks  uint64 // tasks run
 	Timers uint64 // timers fired
 }
 
-type stats struct{ turns, sleeps, wakes, events, tasks, timers atomic.Uint64 }
+type stats struct{ turns, sleeps, spins, wakes, events, tasks, timers atomic.Uint64 }
 
 // New returns a loop that nothing runs yet. Its descriptors are released at the
 // end of Run, or by Close if Run is never called.
@@ -63,6 +65,7 @@ func New() (*Loop, error) {
 	}
 	l := &Loop{epfd: epfd, wakefd: wakefd}
 	l.wheel.init(time.Now())
+	l.patience.init()
 	l.quit.Init(RunnerFunc(func() { l.quitting = true }))
 	// Edge-triggered, so that it need never be read.
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET&0xffffffff, Fd: int32(wakefd)} //nolint:gosec // a descriptor
@@ -116,8 +119,16 @@ func (l *Loop) turn() {
 	l.runTimers()
 }
 
-// sleep waits in the kernel for a descriptor, a Post or the next timer.
+// sleep waits, mostly in the kernel, for a descriptor, a Post or the next timer.
 func (l *Loop) sleep() int {
+	start := time.Now()
+	defer func() { l.patience.note(time.Since(start)) }()
+	if l.patience.spins() {
+		if n, came := l.spin(start); came {
+			l.stats.spins.Add(1)
+			return n
+		}
+	}
 	l.asleep.Store(true)
 	defer l.asleep.Store(false)
 	if l.pending() {
@@ -168,7 +179,7 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 // Stats returns a snapshot; any goroutine may call it.
 func (l *Loop) Stats() Stats {
 	return Stats{
-		Turns: l.stats.turns.Load(), Sleeps: l.stats.sleeps.Load(), Wakes: l.stats.wakes.Load(),
+		Turns: l.stats.turns.Load(), Sleeps: l.stats.sleeps.Load(), Spins: l.stats.spins.Load(), Wakes: l.stats.wakes.Load(),
 		Events: l.stats.events.Load(), Tasks: l.stats.tasks.Load(), Timers: l.stats.timers.Load(),
 	}
 }
