@@ -113,7 +113,7 @@ e2e: bin/gotestsum bin/guest/vmlinuz ## real clients in network namespaces and v
 	TUNGATE_E2E_DEVICE='$(DEVICE)' $(GOTESTSUM) -exec $(AS_ROOT) -count 1 -timeout 20m $(TESTFLAGS) ./e2e/...
 
 .PHONY: e2e-matrix
-e2e-matrix: bin/gotestsum bin/guest/vmlinuz ## the whole of e2e over every device: both kinds, one queue and two, offloads on, each off, all off (an hour and a quarter)
+e2e-matrix: bin/gotestsum bin/guest/vmlinuz ## the whole of e2e over every device: both kinds, one queue and two, offloads on, each off, all off (an hour and a half)
 	@scripts/e2e-matrix.sh
 
 # What virtual machines boot, downloaded by apt and not installed.

@@ -8,6 +8,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
+for tool in iperf3 nft ethtool; do
+  command -v $tool >/dev/null || { echo "loss.sh needs $tool: apt-get install iperf3 nftables ethtool" >&2; exit 1; }
+done
 dir=$(mktemp -d)
 gateway=${1:-$dir/gateway}
 percents=("${@:2}")

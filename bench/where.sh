@@ -12,6 +12,7 @@ while (($#)) && [ "$1" != -- ]; do
   subjects+=("$1")
   shift
 done
+command -v perf >/dev/null || { echo "where.sh needs perf: apt-get install linux-perf" >&2; exit 1; }
 test=${2:?"usage: bench/where.sh SUBJECT... -- TEST"}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -19,7 +20,10 @@ printf '| %s | a second | gateway, user | gateway, kernel | client and server | 
 for subject in "${subjects[@]}"; do
   bench/run.sh -only "$subject" -tests "$test" -rounds 1 -seconds 10 >"$dir/out" 2>&1 &
   bench=$!
-  until pgrep -P $bench -f -- "-role (crr|rr) " >/dev/null; do sleep 0.1; done
+  until pgrep -P $bench -f -- "-role (crr|rr) " >/dev/null; do
+    kill -0 $bench 2>/dev/null || { cat "$dir/out" >&2; exit 1; }
+    sleep 0.1
+  done
   sleep 2
   perf record -a -q -F 2000 -o "$dir/data" -- sleep 5
   wait $bench

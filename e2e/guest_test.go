@@ -124,9 +124,6 @@ var machineKinds = []struct {
 // TestGuest lets a machine of each kind come up by DHCP and router advertisements
 // alone and carry files both ways, in superframes.
 func TestGuest(t *testing.T) {
-	if deviceChosen() && !overTAP() {
-		return // guests have a TAP
-	}
 	const (
 		mtu   = 1400 // not what a network card has by itself
 		share = 0.8  // of the bytes, in superframes
@@ -216,9 +213,6 @@ func wantAutoconf(t *testing.T, m machine, mtu int) {
 // TestGuestsTogether has a machine of each kind on one segment, all at work at once,
 // before and after a restart of the gateway, of which nobody tells them.
 func TestGuestsTogether(t *testing.T) {
-	if deviceChosen() && !overTAP() {
-		return // guests have a TAP
-	}
 	const mtu = 1500
 	s := newSegment(t, mtu)
 	machines := make([]machine, len(machineKinds))

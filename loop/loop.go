@@ -135,7 +135,7 @@ func (l *Loop) sleep() int {
 		return 0
 	}
 	l.stats.sleeps.Add(1)
-	return l.poll(l.wait(time.Now()))
+	return l.poll(l.wait(start))
 }
 
 // poll fills l.events; timeout is in milliseconds, negative without end.

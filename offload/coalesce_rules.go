@@ -19,16 +19,12 @@ const (
 // acknowledgment is never merged: three of them with the same number are a fast
 // retransmit (RFC 5681, section 3.2), and a stack counts them.
 func unfit(h *Hdr, p *Packet) Bar {
-	plain := ipv6HdrLen
-	if p.Version == 4 {
-		plain = ipv4HdrLen
-	}
 	switch {
 	case h.IsSuper():
 		return BarSuper
 	case h.Flags&(FlagNeedsCsum|FlagDataValid) == 0:
 		return BarUnverified
-	case p.L3Len != plain:
+	case !plainIP(p):
 		return BarOptions
 	case p.TCPFlags&(TCPSyn|TCPRst|TCPUrg) != 0:
 		return BarFlags
@@ -36,6 +32,14 @@ func unfit(h *Hdr, p *Packet) Bar {
 		return BarEmpty
 	}
 	return BarNone
+}
+
+// plainIP reports whether p has neither IPv4 options nor IPv6 extension headers.
+func plainIP(p *Packet) bool {
+	if p.Version == 4 {
+		return p.L3Len == ipv4HdrLen
+	}
+	return p.L3Len == ipv6HdrLen
 }
 
 // fits returns what keeps a segment of b's flow, itself not unfit, from being b's
@@ -121,7 +125,11 @@ func (c *Coalescer) find(p *Packet, head []byte) int {
 }
 
 func (c *Coalescer) isOf(at int, p *Packet) bool {
-	q := &c.bundles[c.flows[at-1].bundle].packet
+	return sameFlow(p, &c.bundles[c.flows[at-1].bundle].packet)
+}
+
+// sameFlow compares the addresses and ports of two TCP segments.
+func sameFlow(p, q *Packet) bool {
 	return p.SrcPort == q.SrcPort && p.DstPort == q.DstPort && p.Src == q.Src && p.Dst == q.Dst
 }
 

@@ -11,32 +11,24 @@ import "encoding/binary"
 // 3.2), SACK blocks, ECN-Echo, and an acknowledgment that next, with an earlier
 // timestamp, may not replace (RFC 7323, section 5).
 func Outdated(p, next *Packet, pHead, nextHead []byte) bool {
-	if !bareACK(p) || !bareACK(next) || p.SrcPort != next.SrcPort || p.DstPort != next.DstPort ||
-		p.L4Len != next.L4Len || p.Src != next.Src || p.Dst != next.Dst || !sameIP(p.Version, pHead, nextHead) {
+	if !bareACK(p) || !bareACK(next) || p.L4Len != next.L4Len || !sameFlow(p, next) || !sameIP(p.Version, pHead, nextHead) {
 		return false
 	}
 	a, b := pHead[p.L3Len:p.L3Len+p.L4Len], nextHead[next.L3Len:next.L3Len+next.L4Len]
-	if binary.BigEndian.Uint32(a[4:]) != binary.BigEndian.Uint32(b[4:]) || !later(a[8:], b[8:]) {
+	if ahead(a[4:], b[4:]) != 0 || ahead(a[8:], b[8:]) <= 0 {
 		return false
 	}
-	if len(a) == tcpHdrLen {
-		return true
-	}
-	return stamped(a) && stamped(b) && (later(a[24:], b[24:]) || binary.BigEndian.Uint32(a[24:]) == binary.BigEndian.Uint32(b[24:]))
+	return len(a) == tcpHdrLen || stamped(a) && stamped(b) && ahead(a[24:], b[24:]) >= 0
 }
 
 // bareACK reports whether p acknowledges, and nothing else.
 func bareACK(p *Packet) bool {
-	plain := ipv6HdrLen
-	if p.Version == 4 {
-		plain = ipv4HdrLen
-	}
-	return p.Proto == ProtoTCP && !p.Fragment && p.TCPFlags == TCPAck && p.PayloadLen == 0 && p.L3Len == plain
+	return p.Proto == ProtoTCP && !p.Fragment && p.TCPFlags == TCPAck && p.PayloadLen == 0 && plainIP(p)
 }
 
-// later reports whether the sequence number or timestamp in b is beyond that in a.
-func later(a, b []byte) bool {
-	return int32(binary.BigEndian.Uint32(b)-binary.BigEndian.Uint32(a)) > 0 //nolint:gosec // modulo 2^32, as RFC 9293 has it
+// ahead returns by how much the sequence number or timestamp in b is beyond that in a.
+func ahead(a, b []byte) int32 {
+	return int32(binary.BigEndian.Uint32(b) - binary.BigEndian.Uint32(a)) //nolint:gosec // modulo 2^32, as RFC 9293 has it
 }
 
 // stamped reports whether all options of a TCP header are timestamps, as RFC 7323,
